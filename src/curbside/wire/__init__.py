@@ -1,0 +1,1 @@
+"""What crosses the network: frames, bodies, content. No logic; TypeScript is generated from here."""
