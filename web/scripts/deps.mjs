@@ -5,7 +5,7 @@ import { fail, runTool, sourceFiles } from "./run.mjs";
 
 const ours = sourceFiles("src", [".ts", ".svelte"]).filter((name) => !name.endsWith(".d.ts"));
 const { output } = runTool(
-  "dependency-cruiser/bin/dependency-cruise.mjs",
+  "dependency-cruiser/bin/dependency-cruiser.mjs",
   ["src", "--config", ".dependency-cruiser.cjs", "--output-type", "json"],
   { quiet: true },
 );
