@@ -7,7 +7,7 @@
 | -4203 | Acknowledgement | 1 response: 1 seen, 2 accepted, 3 declined; 2? note. The message it answers: in_reply_to |
 | -4204 | Patient         | 1 identifier; 2? system; 3? name; 4? birth_date (YYYY-MM-DD); 5? location |
 | -4205 | Consult         | 1 situation; 2? background; 3? assessment; 4? recommendation (SBAR); 5? specialty |
-| -4206 | Task            | 1 title; 2 state: 1 open, 2 accepted, 3 done, 4 cancelled; 3? assignee; 4? due (Unix seconds) |
+| -4206 | Task            | 1 title; 2 state: 1 open, 2 accepted, 3 done, 4 cancelled; 3? assignee; 4? due (Unix time) |
 | -4207 | Consent         | 1 decision: 1 given, 2 refused, 3 withdrawn; 2 scope: 1 photo for care, 2 teaching, |
 |       |                 | 3 research, 4 messaging; 3? given_by; 4? recorded_at (Unix seconds); 5? note |
 | -4208 | BodySite        | 1 display; 2? code; 3? system; 4? side: 1 left, 2 right, 3 both |
