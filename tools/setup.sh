@@ -1,0 +1,93 @@
+#!/bin/sh
+# One step of the set-up. The Makefile decides when it is due; each step can be repeated without harm.
+#
+#   tools/setup.sh venv            make .venv, with uv in it
+#   tools/setup.sh packages run    install the hash-locked packages of requirements/run.txt (or test), and this project
+#   tools/setup.sh node_modules    install the web client's packages, apply and verify the patches
+#   tools/setup.sh chromium        make sure that a Chromium is there for the browser tests
+set -eu
+cd "$(dirname "$0")/.."
+
+say() { printf '  %s\n' "$*"; }
+stop() {
+    printf '\nset-up stopped: %s\nnext step: %s\n' "$1" "$2" >&2
+    exit 1
+}
+is_root() { [ "$(id -u)" = 0 ]; }
+
+apt_install() {
+    say "installing from Debian: $*"
+    export DEBIAN_FRONTEND=noninteractive
+    log=$(mktemp)
+    if ! { apt-get install -y --no-install-recommends "$@" || { apt-get update && apt-get install -y --no-install-recommends "$@"; }; } >"$log" 2>&1; then
+        tail -n 5 "$log" >&2
+        rm -f "$log"
+        stop "apt-get could not install $*" "check the network, then run: apt-get update && apt-get install $*"
+    fi
+    rm -f "$log"
+}
+
+find_python() {
+    for candidate in ${PYTHON:-} python3 python3.13 python3.12 python3.11; do
+        if command -v "$candidate" >/dev/null 2>&1 &&
+            "$candidate" -c 'import sys; sys.exit(not sys.version_info >= (3, 11))' 2>/dev/null; then
+            printf '%s' "$candidate"
+            return
+        fi
+    done
+    stop "no Python 3.11 or newer found" "install one (Debian 12: apt-get install python3), or run: make PYTHON=/path/to/python3 $*"
+}
+
+venv() {
+    if [ -x .venv/bin/uv ] && .venv/bin/python -c '' 2>/dev/null; then
+        say "using the .venv that is here"
+        return
+    fi
+    python=$(find_python)
+    if ! "$python" -c 'import venv, ensurepip' 2>/dev/null; then
+        version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+        if is_root && command -v apt-get >/dev/null; then
+            apt_install "python$version-venv"
+        else
+            stop "this Python cannot make virtual environments" "sudo apt-get install python$version-venv"
+        fi
+    fi
+    say "making .venv with $("$python" --version)"
+    "$python" -m venv .venv
+    say "installing uv"
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt ||
+        stop "pip could not install uv" "check the network or the package index that pip is set to, then run make again"
+}
+
+packages() {
+    lock="requirements/$1.txt"
+    say "installing $(grep -c '^[a-z]' "$lock") packages, each checked against its hash ($lock)"
+    if ! .venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r "$lock"; then
+        say "uv could not; trying pip, which knows this machine's package index settings"
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r "$lock" ||
+            stop "packages could not be installed" "check the network, then run make again"
+    fi
+    .venv/bin/python -m pip --version >/dev/null 2>&1 || stop ".venv has no pip" "remove .venv and run make again"
+    .venv/bin/uv pip install --quiet --offline --python .venv/bin/python --no-deps --no-build-isolation --editable . ||
+        stop "Curbside itself could not be installed into .venv" "read the message above; remove .venv and run make again"
+}
+
+node_modules() {
+    say "installing the web client's packages"
+    tools/npm ci --no-progress --loglevel=error --prefer-offline ||
+        stop "npm could not install the web client's packages" "check the network, then run make again"
+    tools/npm run --silent patch
+}
+
+chromium() {
+    for candidate in "${CURBSIDE_CHROMIUM:-}" chromium chromium-browser google-chrome; do
+        [ -n "$candidate" ] && command -v "$candidate" >/dev/null 2>&1 && return
+    done
+    if is_root && command -v apt-get >/dev/null; then
+        apt_install chromium
+    else
+        stop "the browser tests need Chromium" "sudo apt-get install chromium (or set CURBSIDE_CHROMIUM to one)"
+    fi
+}
+
+"$@"
