@@ -1,0 +1,1 @@
+"""HTTP routes: parse, ask a service, answer. No decisions here."""

@@ -1,0 +1,1 @@
+"""Storage: the port (`ports`) and the engines that implement it. SQL lives nowhere else."""

@@ -1,0 +1,297 @@
+"""The store's port: what the services may ask of an engine, in the words of the domain.
+
+    result = await store.write(change)       change(tx) runs inside one transaction; durable when write returns
+    result = await store.read(question)      question(view) sees one consistent state
+
+Promises every engine keeps (tests/contracts/test_store.py):
+
+- `write` returns only after the change is durable, and raises only after nothing of it is left.
+- Writes that wait at the same moment may share a transaction (group commit); a change that raises undoes itself alone.
+- `change` may run more than once (its transaction was lost) and in another thread: it has no effect outside `tx`.
+- Audit events of a change are in its transaction. When the change raises a CurbsideError and `refusal` is given, the
+  event that `refusal(error)` returns is made durable before `write` raises the error: refusals leave a trace too.
+- Logs are gap-free: sequences 1, 2, 3… per conversation, whatever was rolled back.
+
+Raises, everywhere: StoreUnavailable (locked or unreachable), StorageFull, IntegrityError (damaged).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol, TypeVar
+
+from curbside.audit.events import AuditEvent
+from curbside.errors import CurbsideError
+from curbside.ids import BlobId, ConversationId, DeviceId, InviteId, MessageId, UserId
+from curbside.server.store.records import (
+    AuditRecord,
+    BlobRecord,
+    CheckpointRecord,
+    ConversationRecord,
+    DeviceRecord,
+    EntryRecord,
+    InviteRecord,
+    KeyPackageRecord,
+    MemberRecord,
+    NewEntry,
+    NewQueueItem,
+    PlaceRecord,
+    QueueRecord,
+    SessionRecord,
+    SigninRecord,
+    UserRecord,
+)
+
+T = TypeVar("T")
+
+
+class DeliveryView(Protocol):
+    """Conversations, logs, memberships, queues and cursors."""
+
+    def find_conversation(self, conversation_id: ConversationId) -> ConversationRecord | None: ...
+
+    def list_conversations(self, device_id: DeviceId) -> list[ConversationRecord]:
+        """Those the device is a member of now."""
+        ...
+
+    def find_group_state(self, conversation_id: ConversationId) -> bytes | None:
+        """The saved public view of the group (mls.public), of the epoch in the conversation's record."""
+        ...
+
+    def list_members(self, conversation_id: ConversationId) -> list[MemberRecord]:
+        """Present members, by leaf."""
+        ...
+
+    def list_stays(
+        self, device_id: DeviceId, conversation_ids: Iterable[ConversationId]
+    ) -> dict[ConversationId, list[MemberRecord]]:
+        """All stays of the device, past and present, oldest first; conversations it never was in are left out."""
+        ...
+
+    def find_place(
+        self, conversation_id: ConversationId, message_id: MessageId, envelope: bytes
+    ) -> PlaceRecord | None: ...
+
+    def read_entries(self, conversation_id: ConversationId, after: int, through: int, limit: int) -> list[EntryRecord]:
+        """At most `limit` entries with after < sequence <= through, in order."""
+        ...
+
+    def read_queue(self, device_id: DeviceId, after: int, limit: int) -> list[QueueRecord]:
+        """At most `limit` items with position > after, in order."""
+        ...
+
+    def list_cursors(self, device_id: DeviceId) -> dict[ConversationId, int]: ...
+
+
+class DeliveryChange(DeliveryView, Protocol):
+    """What may change in delivery."""
+
+    def create_conversation(self, record: ConversationRecord, group_state: bytes) -> None:
+        """Raises: DuplicateRequest when the id is taken."""
+        ...
+
+    def append_entries(self, conversation_id: ConversationId, epoch: int, entries: Sequence[NewEntry]) -> int:
+        """Append in this order; the first one's sequence. Locks the conversation until the transaction ends.
+
+        Raises: EpochConflict (current_epoch) when the conversation is of another epoch; NotFound; DuplicateRequest when
+        a message id is in the log already.
+        """
+        ...
+
+    def advance_epoch(self, conversation_id: ConversationId, epoch: int, group_state: bytes) -> None:
+        """Set epoch and group state; an equal epoch replaces the state only (a proposal waits). Raises: NotFound."""
+        ...
+
+    def add_members(self, conversation_id: ConversationId, members: Sequence[MemberRecord]) -> None: ...
+
+    def end_members(self, conversation_id: ConversationId, device_ids: Iterable[DeviceId], last_sequence: int) -> None:
+        """These devices' present stays end; they may read through last_sequence."""
+        ...
+
+    def add_queue_items(self, items: Sequence[NewQueueItem]) -> list[int]:
+        """Their positions."""
+        ...
+
+    def delete_queue(self, device_id: DeviceId, through: int) -> None: ...
+
+    def advance_cursors(self, device_id: DeviceId, cursors: Mapping[ConversationId, int]) -> None:
+        """Cursors only rise; conversations the device never was in are passed over."""
+        ...
+
+
+class BlobView(Protocol):
+    """What is known of blobs; their bytes are elsewhere (server.blobs)."""
+
+    def find_blob(self, blob_id: BlobId) -> BlobRecord | None: ...
+
+    def list_expired_uploads(self, now: int, limit: int) -> list[BlobRecord]: ...
+
+
+class BlobChange(BlobView, Protocol):
+    """What may change about blobs."""
+
+    def add_blob(self, record: BlobRecord) -> None: ...
+
+    def set_blob_offset(self, blob_id: BlobId, offset: int, expires_at: int) -> None: ...
+
+    def complete_blob(self, blob_id: BlobId, completed_at: int) -> None: ...
+
+    def delete_blob(self, blob_id: BlobId) -> None: ...
+
+
+class IdentityView(Protocol):
+    """Settings, invites, people, devices, sessions and key packages."""
+
+    def find_setting(self, name: str) -> bytes | None:
+        """A value of this installation (organisation, OPAQUE server setup, delivery service's key)."""
+        ...
+
+    def find_invite(self, invite_id: InviteId) -> InviteRecord | None: ...
+
+    def find_user(self, user_id: UserId) -> UserRecord | None: ...
+
+    def list_users(self, query: str, after: UserId | None, limit: int) -> list[UserRecord]:
+        """By name, then id; query: part of the name, "" for all; after: the last user of the page before."""
+        ...
+
+    def find_opaque_record(self, user_id: UserId) -> bytes | None: ...
+
+    def find_device(self, device_id: DeviceId) -> DeviceRecord | None: ...
+
+    def list_devices(self, user_id: UserId) -> list[DeviceRecord]:
+        """All of the user's, revoked ones too, oldest first."""
+        ...
+
+    def find_session(self, token_hash: bytes) -> SessionRecord | None: ...
+
+    def count_key_packages(self, device_id: DeviceId) -> int:
+        """Those that can be handed out once."""
+        ...
+
+
+class IdentityChange(IdentityView, Protocol):
+    """What may change in identity."""
+
+    def put_setting(self, name: str, value: bytes) -> None: ...
+
+    def add_invite(self, record: InviteRecord) -> None:
+        """Raises: DuplicateRequest when the id is taken."""
+        ...
+
+    def use_invite(self, invite_id: InviteId, used_at: int) -> bool:
+        """Whether this call used it: False when it was used before or is not there."""
+        ...
+
+    def add_user(self, record: UserRecord, opaque_record: bytes) -> None:
+        """Raises: DuplicateRequest when the id is taken."""
+        ...
+
+    def add_device(self, record: DeviceRecord) -> None:
+        """Raises: DuplicateRequest when the id is taken."""
+        ...
+
+    def revoke_device(self, device_id: DeviceId, revoked_at: int) -> bool:
+        """Ends the device: its sessions, key packages and queue go too. Whether this call revoked it."""
+        ...
+
+    def touch_device(self, device_id: DeviceId, last_seen_at: int) -> None: ...
+
+    def add_session(self, record: SessionRecord) -> None: ...
+
+    def end_session(self, token_hash: bytes) -> None: ...
+
+    def end_expired(self, now: int) -> None:
+        """Delete sessions, sign-ins and used proofs whose time is over."""
+        ...
+
+    def add_signin(self, record: SigninRecord) -> None: ...
+
+    def take_signin(self, signin_id: str) -> SigninRecord | None:
+        """The record, which is gone afterwards: one finish for each start."""
+        ...
+
+    def use_proof(self, proof_id: bytes, expires_at: int) -> bool:
+        """Whether this proof (hash of its key and jti) is new."""
+        ...
+
+    def add_key_packages(self, records: Sequence[KeyPackageRecord]) -> None:
+        """A last-resort one replaces the device's former one."""
+        ...
+
+    def claim_key_package(self, device_id: DeviceId) -> bytes | None:
+        """Hand one out: each once, then the last-resort one."""
+        ...
+
+
+class AuditView(Protocol):
+    """The audit log."""
+
+    def count_events(self) -> int: ...
+
+    def read_events(self, start: int, limit: int) -> list[AuditRecord]:
+        """At most `limit` events from sequence `start`, in order."""
+        ...
+
+    def read_leaf_hashes(self, start: int, limit: int) -> list[bytes]: ...
+
+    def list_checkpoints(self, after_size: int, limit: int) -> list[CheckpointRecord]: ...
+
+    def find_latest_checkpoint(self) -> CheckpointRecord | None: ...
+
+
+class AuditChange(AuditView, Protocol):
+    """What may change in the audit log; events are appended through `Change.append_audit` alone."""
+
+    def add_checkpoint(self, record: CheckpointRecord) -> None: ...
+
+
+class View(Protocol):
+    """One consistent state, to read."""
+
+    @property
+    def delivery(self) -> DeliveryView: ...
+    @property
+    def blobs(self) -> BlobView: ...
+    @property
+    def identity(self) -> IdentityView: ...
+    @property
+    def audit(self) -> AuditView: ...
+
+
+class Change(Protocol):
+    """One transaction, to write. Reads see what it wrote."""
+
+    @property
+    def delivery(self) -> DeliveryChange: ...
+    @property
+    def blobs(self) -> BlobChange: ...
+    @property
+    def identity(self) -> IdentityChange: ...
+    @property
+    def audit(self) -> AuditChange: ...
+
+    def append_audit(self, event: AuditEvent) -> None:
+        """The event gets the next sequence and its leaf hash when the transaction commits."""
+        ...
+
+
+class Store(Protocol):
+    """An engine."""
+
+    async def write(
+        self, change: Callable[[Change], T], refusal: Callable[[CurbsideError], AuditEvent | None] | None = None
+    ) -> T:
+        """Run `change` and make it durable; its result. See the module's promises."""
+        ...
+
+    async def read(self, question: Callable[[View], T]) -> T:
+        """Run `question` on one consistent state; its result."""
+        ...
+
+    async def check(self) -> None:
+        """Whether writing works, without leaving a trace. Raises: StoreUnavailable, StorageFull, IntegrityError."""
+        ...
+
+    async def close(self) -> None:
+        """Finish the writes that were accepted, then close. Further calls raise StoreUnavailable."""
+        ...
