@@ -92,8 +92,9 @@ def has_function(path: Path, dotted: str) -> bool:
         return True
     for part in dotted.split("."):
         name = re.escape(part)
-        shapes = rf"\b(function\*?|class|const|let)\s+{name}\b|^\s*(public |private |static |async |\*)*#?{name}\s*[(<]|\b{name}\s*:"
-        if not re.search(shapes, text, re.MULTILINE):
+        declared = rf"\b(function\*?|class|const|let)\s+{name}\b"
+        method = rf"^\s*(public |private |static |async |\*)*#?{name}\s*[(<]"
+        if not re.search(rf"{declared}|{method}|\b{name}\s*:", text, re.MULTILINE):
             return False
     return True
 

@@ -113,7 +113,7 @@ def read_counts(report: Path) -> tuple[int, int, int]:
     if not report.exists():
         return 0, 0, 0
     passed = failed = skipped = 0
-    for suite in ET.parse(report).getroot().iter("testsuite"):
+    for suite in ET.parse(report).getroot().iter("testsuite"):  # noqa: S314 - pytest wrote it a moment ago
         bad = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
         skip = int(suite.get("skipped", 0))
         passed += int(suite.get("tests", 0)) - bad - skip

@@ -8,6 +8,11 @@
 set -eu
 cd "$(dirname "$0")/.."
 
+# Hospitals often inspect TLS with a certificate of their own: trust what the system trusts.
+if [ -e /etc/ssl/certs/ca-certificates.crt ]; then
+    export UV_SYSTEM_CERTS="${UV_SYSTEM_CERTS:-1}" NODE_USE_SYSTEM_CA="${NODE_USE_SYSTEM_CA:-1}"
+fi
+
 say() { printf '  %s\n' "$*"; }
 stop() {
     printf '\nset-up stopped: %s\nnext step: %s\n' "$1" "$2" >&2

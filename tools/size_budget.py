@@ -38,11 +38,11 @@ def check_file(path: Path, root: Path) -> list[str]:
     length = text.count("\n")
     if length > limit:
         problems.append(f"{name}: {length} lines, at most {limit}: look for the seam and make two files")
-    for node in ast.walk(ast.parse(text, filename=str(path))):
-        if isinstance(node, Function) and function_lines(node) > FUNCTION_LINES:
-            problems.append(
-                f"{name}:{node.lineno}: {node.name} has {function_lines(node)} lines, at most {FUNCTION_LINES}"
-            )
+    problems += [
+        f"{name}:{node.lineno}: {node.name} has {function_lines(node)} lines, at most {FUNCTION_LINES}"
+        for node in ast.walk(ast.parse(text, filename=str(path)))
+        if isinstance(node, Function) and function_lines(node) > FUNCTION_LINES
+    ]
     inside = name.parts[2:-1] if name.parts[:2] == ("src", "curbside") else ()
     if len(inside) > FOLDER_DEPTH:
         problems.append(f"{name}: {len(inside)} folders below src/curbside, at most {FOLDER_DEPTH}")
