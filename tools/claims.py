@@ -1,6 +1,6 @@
 """What no document and no screen of Curbside may claim, why, and the honest version.
 
-A sentence that denies the claim ("is not certified", "nobody can block screenshots") is fine. A passage that has to quote
+A sentence that denies the claim ("is not certified") is fine. A passage that has to quote
 claims stands between `<!-- claims: quoted -->` and `<!-- claims: ours -->`.
 """
 
