@@ -1,0 +1,249 @@
+"""The embedded store: one encrypted SQLite file, one writer thread with group commit, a few reading threads.
+
+[Note: group commit] A durable commit costs one fsync, whatever it holds. The writer takes every change that waits, runs
+each inside a savepoint of one transaction, commits, and only then tells the callers. While it commits, the next group
+gathers. When the engine gives the whole transaction up (disk full, for one), each change runs again in a
+transaction of its own, so that one that does not fit spoils no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar, cast
+
+import apsw
+
+from curbside.audit.events import AuditEvent
+from curbside.crypto.secret import SecretBytes
+from curbside.errors import CurbsideError, StoreUnavailable
+from curbside.server.store.ports import Change, View
+from curbside.server.store.sqlite_audit import SqliteAudit
+from curbside.server.store.sqlite_blobs import SqliteBlobs
+from curbside.server.store.sqlite_delivery import SqliteDelivery
+from curbside.server.store.sqlite_identity import SqliteIdentity
+from curbside.server.store.sqlite_open import MEMORY, map_engine_error, migrate, open_connection
+
+T = TypeVar("T")
+
+GROUP_CHANGES: Final = 256
+"""Changes in one transaction; bounds how long the first of them waits."""
+WAITING_CHANGES: Final = 20_000
+"""Above this the store says it is busy instead of filling memory."""
+
+
+class SqliteChange:
+    """Implements Change and View on one connection."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self.delivery = SqliteDelivery(connection)
+        self.blobs = SqliteBlobs(connection)
+        self.identity = SqliteIdentity(connection)
+        self.audit = SqliteAudit(connection)
+        self.events: list[bytes] = []
+
+    def append_audit(self, event: AuditEvent) -> None:
+        self.events.append(event.encode())
+
+
+@dataclass(slots=True)
+class _Job:
+    """A change that waits. outcome: its result, or the error it raises."""
+
+    change: Callable[[Any], Any]
+    refusal: Callable[[CurbsideError], AuditEvent | None] | None
+    future: asyncio.Future[Any]
+    outcome: Any = None
+    failure: BaseException | None = None
+
+
+class _TransactionLostError(Exception):
+    """The engine rolled the whole transaction back; __cause__ says why."""
+
+
+class SqliteStore:
+    """Implements Store. Made by `open_sqlite_store`."""
+
+    def __init__(
+        self, writing: apsw.Connection, open_reader: Callable[[], apsw.Connection] | None, readers: int
+    ) -> None:
+        self._connection = writing
+        self._change = SqliteChange(writing)
+        self._waiting: deque[_Job] = deque()
+        self._wake = threading.Condition()
+        self._is_closed = False
+        self._readers = _Readers(open_reader, readers) if open_reader is not None else None
+        self._thread = threading.Thread(target=self._run_writer, name="store-writer", daemon=True)
+        self._thread.start()
+
+    async def write(
+        self, change: Callable[[Change], T], refusal: Callable[[CurbsideError], AuditEvent | None] | None = None
+    ) -> T:
+        job = _Job(change, refusal, asyncio.get_running_loop().create_future())
+        with self._wake:
+            if self._is_closed or len(self._waiting) >= WAITING_CHANGES:
+                raise StoreUnavailable
+            self._waiting.append(job)
+            self._wake.notify()
+        return cast("T", await job.future)
+
+    async def read(self, question: Callable[[View], T]) -> T:
+        if self._readers is None:
+            return await self.write(question)
+        if self._is_closed:
+            raise StoreUnavailable
+        return await self._readers.ask(question)
+
+    async def check(self) -> None:
+        await self.write(lambda tx: tx.identity.put_setting("store.checked", b""))
+
+    async def close(self) -> None:
+        with self._wake:
+            self._is_closed = True
+            self._wake.notify()
+        await asyncio.to_thread(self._thread.join)
+        if self._readers is not None:
+            await asyncio.to_thread(self._readers.close)
+        self._connection.close()
+
+    # --- in the writer thread -----------------------------------------------------------------
+
+    def _run_writer(self) -> None:
+        while True:
+            with self._wake:
+                while not self._waiting and not self._is_closed:
+                    self._wake.wait()
+                if not self._waiting:
+                    return
+                group = [self._waiting.popleft() for _ in range(min(len(self._waiting), GROUP_CHANGES))]
+            self._commit_group(group)
+            _tell(group)
+
+    def _commit_group(self, group: Sequence[_Job]) -> None:
+        try:
+            self._run_transaction(group)
+        except (apsw.Error, _TransactionLostError) as error:
+            self._forget_transaction()
+            if len(group) > 1 and not isinstance(error, apsw.BusyError):
+                for job in group:
+                    self._commit_group([job])
+                return
+            cause = error.__cause__ if isinstance(error, _TransactionLostError) else error
+            for job in group:
+                job.failure = _map_failure(cause)
+
+    def _run_transaction(self, group: Sequence[_Job]) -> None:
+        run, events = self._connection.execute, self._change.events
+        run("BEGIN IMMEDIATE")
+        for job in group:
+            self._run_job(job)
+        if events:
+            self._change.audit.append_events(events)
+            events.clear()
+        run("COMMIT")
+
+    def _run_job(self, job: _Job) -> None:
+        run, events = self._connection.execute, self._change.events
+        mark = len(events)
+        job.outcome = job.failure = None
+        run("SAVEPOINT change")
+        try:
+            job.outcome = job.change(self._change)
+        except Exception as error:  # whatever it is belongs to the caller, and the writer must live
+            del events[mark:]
+            if not self._connection.in_transaction:
+                raise _TransactionLostError from error
+            run("ROLLBACK TO change")
+            job.failure = _map_failure(error)
+            if job.refusal is not None and isinstance(job.failure, CurbsideError):
+                event = job.refusal(job.failure)
+                if event is not None:
+                    events.append(event.encode())
+        run("RELEASE change")
+
+    def _forget_transaction(self) -> None:
+        self._change.events.clear()
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+
+def _map_failure(error: BaseException | None) -> BaseException | None:
+    if not isinstance(error, apsw.Error):
+        return error
+    mapped = map_engine_error(error)
+    mapped.__cause__ = error
+    return mapped
+
+
+def _tell(group: Sequence[_Job]) -> None:
+    """Wake the callers, once for each event loop."""
+    loops = {job.future.get_loop(): [] for job in group}  # type: dict[asyncio.AbstractEventLoop, list[_Job]]
+    for job in group:
+        loops[job.future.get_loop()].append(job)
+    for loop, jobs in loops.items():
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_resolve, jobs)
+
+
+def _resolve(jobs: Sequence[_Job]) -> None:
+    for job in jobs:
+        if job.future.done():
+            continue
+        if job.failure is not None:
+            job.future.set_exception(job.failure)
+        else:
+            job.future.set_result(job.outcome)
+
+
+class _Readers:
+    """Threads that answer questions, each with a connection of its own."""
+
+    def __init__(self, open_reader: Callable[[], apsw.Connection], count: int) -> None:
+        self._open_reader = open_reader
+        self._local = threading.local()
+        self._opened: list[apsw.Connection] = []
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix="store-reader")
+
+    async def ask(self, question: Callable[[Any], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._answer, question)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True)
+        for connection in self._opened:
+            connection.close()
+
+    def _answer(self, question: Callable[[Any], T]) -> T:
+        view: SqliteChange | None = getattr(self._local, "view", None)
+        try:
+            if view is None:
+                connection = self._open_reader()
+                connection.pragma("query_only", True)
+                self._opened.append(connection)
+                self._local.connection, self._local.view = connection, SqliteChange(connection)
+                view = cast("SqliteChange", self._local.view)
+            with self._local.connection:  # one consistent state for all statements of the question
+                return question(view)
+        except apsw.Error as error:
+            raise map_engine_error(error) from error
+
+
+def open_sqlite_store(path: str, key: SecretBytes, readers: int = 2, busy_ms: int = 2000) -> SqliteStore:
+    """Open (or make) the store at `path`, and bring its schema up to date.
+
+    path: a file, or ":memory:" (then questions go through the writer). busy_ms: wait for another process's lock.
+
+    Raises: ConfigError when the key does not fit or the schema is newer; StoreUnavailable; StorageFull.
+    """
+    writing = open_connection(path, key, busy_ms)
+    try:
+        migrate(writing)
+    except CurbsideError:
+        writing.close()
+        raise
+    if path == MEMORY:
+        return SqliteStore(writing, None, 0)
+    return SqliteStore(writing, lambda: open_connection(path, key, busy_ms), readers)
