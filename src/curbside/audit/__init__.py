@@ -1,0 +1,1 @@
+"""The audit log: event vocabulary, Merkle tree, signed checkpoints, export and offline verifier. Pure."""
