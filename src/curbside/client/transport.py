@@ -14,10 +14,9 @@ import websockets.asyncio.client as websocket
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from curbside.clock import Clock
-from curbside.crypto.jose import make_proof
+from curbside.crypto.jose import ProofRequest, make_proof
 from curbside.crypto.secret import SecretBytes
 from curbside.errors import CurbsideError, Malformed, NotAuthenticated, PeerUnavailable, UsageError
-from curbside.ids import encode_base64url
 from curbside.wire import bodies, frames, limits
 
 T = TypeVar("T")
@@ -57,7 +56,7 @@ class Transport:
 
     def __init__(self, server: str, api_key: SecretBytes, clock: Clock, *, verify: bool | str = True) -> None:
         self.server = server.rstrip("/")
-        self._api_key = api_key
+        self.api_key = api_key
         self._clock = clock
         self._skew = 0
         self._verify = verify
@@ -115,7 +114,7 @@ class Transport:
     def _proof_headers(self, method: str, path: str) -> dict[str, str]:
         token = self.session.token if self.session else None
         htu = self.server + urlsplit(path).path
-        proof = make_proof(self._api_key, htm=method, htu=htu, now=self._now(), token=token)
+        proof = make_proof(self.api_key, ProofRequest(method, htu, self._now(), token or ""))
         return {"dpop": proof} | ({"authorization": f"DPoP {token}"} if token else {})
 
     def _now(self) -> int:
@@ -156,14 +155,9 @@ class Transport:
             challenge = await asyncio.wait_for(stream.receive(), CONNECT_SECONDS)
             if not isinstance(challenge, frames.Challenge):
                 raise Malformed("the server did not open the stream with a challenge")
-            proof = make_proof(
-                self._api_key,
-                htm="GET",
-                htu=self.server + "/v1/stream",
-                now=challenge.server_time // 1000,
-                token=self.session.token,
-                nonce=encode_base64url(challenge.nonce),
-            )
+            url = self.server + "/v1/stream"
+            now = challenge.server_time // 1000
+            proof = make_proof(self.api_key, ProofRequest("GET", url, now, self.session.token, challenge.nonce))
             await stream.send(frames.Authenticate(self.session.token, proof, frames.PROTOCOL))
             ready = await asyncio.wait_for(stream.receive(), CONNECT_SECONDS)
             if isinstance(ready, frames.Closing):

@@ -1,0 +1,291 @@
+"""Connection: keeps a device signed in and connected, and carries out the engine's effects. The only tasks of the client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any
+
+from curbside.client import account
+from curbside.client.effects import CaughtUp, Effect, Joined, Notice, PostCommit, Retry, SendFrame
+from curbside.client.engine import Engine
+from curbside.client.rows import UploadRow
+from curbside.client.transport import Stream, Transport
+from curbside.clock import Clock
+from curbside.crypto.kdf import compute_hash
+from curbside.crypto.random import random_bytes
+from curbside.crypto.secret import SecretBytes
+from curbside.errors import (
+    BlobCorrupt,
+    CurbsideError,
+    DeviceRevoked,
+    NotAuthenticated,
+    OffsetConflict,
+    PeerUnavailable,
+    Unavailable,
+    WrongPassphrase,
+)
+from curbside.ids import ConversationId, encode_base64url
+from curbside.wire import bodies, content, frames, limits
+
+FIRST_WAIT = 0.2
+LONGEST_WAIT = 20.0
+KEY_PACKAGES_KEPT = 20
+UPLOAD_TRIES = 6
+
+
+class Connection:
+    """Runs until stopped; loses nothing when the server goes away, because everything waits in the vault."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        transport: Transport,
+        clock: Clock,
+        passphrase: SecretBytes,
+        released: Callable[[list[Effect]], None],
+    ) -> None:
+        self._engine = engine
+        self._transport = transport
+        self._clock = clock
+        self._passphrase = passphrase
+        self._released = released
+        self._stream: Stream | None = None
+        self._runner: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._posting: set[ConversationId] = set()
+        self._uploading = asyncio.Lock()
+        self._signed_in = asyncio.Event()
+        self.caught_up = asyncio.Event()
+        self.ended_by: CurbsideError | None = None
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._runner = asyncio.get_running_loop().create_task(self._run())
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        running = [task for task in (self._runner, *self._tasks) if task is not None]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        if self._stream is not None:
+            await self._stream.close()
+        self._passphrase.wipe()
+
+    async def wait_signed_in(self, seconds: float = 20.0) -> None:
+        """Return when there is a session. Raises: PeerUnavailable, or what ended this connection."""
+        await self._wait(self._signed_in, seconds)
+
+    async def wait_caught_up(self, seconds: float = 30.0) -> None:
+        """Return when everything the server held is processed. Raises: as `wait_signed_in`."""
+        await self._wait(self.caught_up, seconds)
+
+    async def _wait(self, event: asyncio.Event, seconds: float) -> None:
+        if self._runner is None:
+            raise PeerUnavailable("the device is not connected: use it as an async context manager")
+        waiter = asyncio.ensure_future(event.wait())
+        try:
+            await asyncio.wait({waiter, self._runner}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiter.cancel()
+        if self.ended_by is not None:
+            raise self.ended_by
+        if not event.is_set():
+            raise PeerUnavailable()
+
+    # --- the loop ----------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        wait = FIRST_WAIT
+        while True:
+            try:
+                if self._transport.session is None:
+                    await account.sign_in(self._engine.vault, self._transport, self._passphrase)
+                self._signed_in.set()
+                self._stream = await self._transport.open_stream()
+                wait = FIRST_WAIT
+                await self._pump(self._stream)
+            except (DeviceRevoked, WrongPassphrase) as error:
+                self.ended_by = error
+                self._released([Notice(None, error)])
+                return
+            except NotAuthenticated:
+                self._transport.session = None
+                self._signed_in.clear()
+            except CurbsideError as error:
+                if not isinstance(error, Unavailable):
+                    self._released([Notice(None, error)])
+            finally:
+                await self._disconnected()
+            await asyncio.sleep(wait * (0.5 + random_bytes(1)[0] / 256))
+            wait = min(wait * 2, LONGEST_WAIT)
+
+    async def _disconnected(self) -> None:
+        self.caught_up.clear()
+        self._engine.disconnected()
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            await stream.close()
+
+    async def _pump(self, stream: Stream) -> None:
+        await self.carry_out(self._engine.connected())
+        async for frame in stream:
+            if isinstance(frame, frames.Closing):
+                raise account.error_of_closing(frame)
+            await self.carry_out(self._engine.received(frame, self._clock.now_ms()))
+
+    # --- effects -----------------------------------------------------------------------------
+
+    async def carry_out(self, effects: list[Effect]) -> None:
+        """Do what the engine asks, in its order; what cannot be sent now is made again at the next Sync."""
+        self._released(effects)
+        for effect in effects:
+            match effect:
+                case SendFrame(frame):
+                    await self._send(frame)
+                case PostCommit(conversation, request):
+                    if conversation not in self._posting:
+                        self._posting.add(conversation)
+                        self._spawn(self._post_commit(conversation, request))
+                case Retry(conversation, seconds):
+                    self._spawn(self._release_later(conversation, seconds))
+                case CaughtUp():
+                    self.caught_up.set()
+                    self.upload_soon()
+                    self._spawn(self._refill_key_packages())
+                case Joined():
+                    self._spawn(self._refill_key_packages())
+                case _:
+                    pass
+
+    async def _send(self, frame: frames.ClientFrame) -> None:
+        if self._stream is None:
+            return
+        try:
+            await self._stream.send(frame)
+        except PeerUnavailable:
+            return
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def follow(self, conversation: ConversationId) -> None:
+        """Ask for the entries of a conversation that this device has just made."""
+        await self._send(self._engine.sync.frame(conversation))
+
+    async def _post_commit(self, conversation: ConversationId, request: bodies.NewCommit) -> None:
+        error: CurbsideError | None = None
+        try:
+            await self._transport.call("POST", f"/v1/conversations/{conversation}/commits", bodies.Appended, request)
+        except CurbsideError as refused:
+            error = refused
+        finally:
+            self._posting.discard(conversation)
+        await self.carry_out(self._engine.commit_answered(conversation, error, self._clock.now_ms()))
+
+    async def _release_later(self, conversation: ConversationId, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        await self.carry_out(self._engine.release(conversation, self._clock.now_ms()))
+
+    async def _refill_key_packages(self) -> None:
+        try:
+            count = await self._transport.call("GET", "/v1/key-packages", bodies.KeyPackageCount)
+            missing = KEY_PACKAGES_KEPT - count.available
+            if missing > KEY_PACKAGES_KEPT // 2:
+                made = self._engine.make_key_packages(missing, self._clock.now())
+                body = bodies.KeyPackages([encode_base64url(package) for package in made])
+                await self._transport.call("POST", "/v1/key-packages", type(None), body)
+        except CurbsideError as error:
+            if not isinstance(error, Unavailable):
+                self._released([Notice(None, error)])
+
+    # --- attachments up ------------------------------------------------------------------------
+
+    def upload_soon(self) -> None:
+        """Upload what waits; harmless when an upload is under way."""
+        self._spawn(self._upload_all())
+
+    async def _upload_all(self) -> None:
+        async with self._uploading:
+            for upload in self._engine.vault.rows.uploads():
+                try:
+                    await self._upload(upload)
+                except CurbsideError as error:
+                    if isinstance(error, Unavailable | NotAuthenticated):
+                        return
+                    await self.carry_out(self._engine.fail(upload.conversation, upload.id, error))
+
+    async def _upload(self, upload: UploadRow) -> None:
+        blob_id, offset = upload.blob_id, upload.offset
+        if not blob_id:
+            digest = encode_base64url(compute_hash("sha256", upload.ciphertext))
+            new = bodies.NewBlob(upload.conversation, len(upload.ciphertext), digest)
+            began = await self._transport.call("POST", "/v1/blobs", bodies.BlobUpload, new)
+            blob_id, offset = began.blob_id, began.offset
+            row = self._engine.vault.rows.find_message(upload.id)
+            if row is None:
+                return
+            message = place_blob(content.decode(row.content), blob_id)
+            self._engine.upload_began(upload.conversation, upload.id, message, blob_id)
+        for _ in range(UPLOAD_TRIES):
+            try:
+                offset = await self._upload_from(blob_id, upload.ciphertext, offset)
+                break
+            except OffsetConflict as error:
+                offset = int(error.members["offset"])
+        if offset < len(upload.ciphertext):
+            raise PeerUnavailable("the upload does not make progress")
+        await self.carry_out(self._engine.upload_done(upload.conversation, upload.id, self._clock.now_ms()))
+
+    async def _upload_from(self, blob_id: str, ciphertext: bytes, offset: int) -> int:
+        while offset < len(ciphertext):
+            chunk = ciphertext[offset : offset + limits.BLOB_CHUNK_BYTES]
+            headers = {"upload-offset": str(offset), "content-type": "application/offset+octet-stream"}
+            response = await self._transport.request("PATCH", f"/v1/blobs/{blob_id}", content=chunk, headers=headers)
+            offset = int(response.json()["offset"])
+        return offset
+
+    # --- attachments down ----------------------------------------------------------------------
+
+    async def download(self, blob_id: str) -> bytes:
+        """The ciphertext of a blob, in pieces that are asked for again when the connection breaks.
+
+        Raises: NotFound, PeerUnavailable, BlobCorrupt (the pieces do not fit together).
+        """
+        await self.wait_signed_in()
+        held = bytearray()
+        total = -1
+        failures = 0
+        while total < 0 or len(held) < total:
+            wanted = f"bytes={len(held)}-{len(held) + limits.BLOB_CHUNK_BYTES - 1}"
+            try:
+                response = await self._transport.request("GET", f"/v1/blobs/{blob_id}", headers={"range": wanted})
+            except PeerUnavailable:
+                failures += 1
+                if failures > UPLOAD_TRIES:
+                    raise
+                await asyncio.sleep(FIRST_WAIT * 2**failures)
+                continue
+            declared = response.headers.get("content-range", "").rpartition("/")[2]
+            total = int(declared) if declared.isdigit() else len(response.content)
+            if total > limits.BLOB_BYTES or not response.content:
+                raise BlobCorrupt("the server's answer does not fit the file")
+            held += response.content
+        return bytes(held)
+
+
+def place_blob(message: content.Message, blob_id: str) -> content.Message:
+    """The message with its attachment's url set, now that the server has given it a place."""
+
+    def placed(part: content.Part) -> content.Part:
+        if isinstance(part, content.ExternalPart):
+            return replace(part, url=content.BLOB_SCHEME + blob_id)
+        if isinstance(part, content.MultiPart):
+            return replace(part, parts=tuple(placed(p) for p in part.parts))
+        return part
+
+    return replace(message, body=placed(message.body))

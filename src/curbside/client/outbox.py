@@ -1,0 +1,169 @@
+"""The outbox: what a person wrote waits here, in the vault, until the server has it in the log.
+
+[Note: save, then send] An envelope is saved together with the group state that made it before it leaves. A retry in
+the same epoch repeats the same bytes; in a newer epoch the content is encrypted again under the same message id. That
+is done only after a Sync, so that an envelope which the server did store is found in the log instead of sent twice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from curbside.client.effects import Changed, Effect, PostCommit, Retry, SendFrame
+from curbside.client.groups import Groups
+from curbside.client.rows import MessageRow
+from curbside.client.vault import Vault
+from curbside.crypto.random import random_bytes
+from curbside.errors import CurbsideError
+from curbside.ids import ConversationId, DeviceId, UserId, decode_id, encode_id
+from curbside.mls.group import CommitRequest
+from curbside.wire import content, frames
+
+HEALED_BY_SYNC = {"stale_epoch", "future_epoch", "pending_proposals", "epoch_conflict", "duplicate_request"}
+TRIED_LATER = {"too_many", "store_unavailable", "storage_full", "not_authenticated", "internal", "peer_unavailable"}
+RETRY_SECONDS = 5.0
+
+
+class Outbox:
+    """Writes, encrypts and settles what this device sends."""
+
+    def __init__(self, vault: Vault, groups: Groups, me: UserId, device_id: DeviceId) -> None:
+        self._vault = vault
+        self._groups = groups
+        self._me = me
+        self._device_id = device_id
+        self._requests: dict[int, tuple[ConversationId, str]] = {}
+        self._in_flight: set[str] = set()
+        self._next_request = 1
+
+    def connected(self) -> None:
+        """A new connection: nothing is in flight on it."""
+        self._requests.clear()
+        self._in_flight.clear()
+
+    # --- writing ---------------------------------------------------------------------------
+
+    def write(self, conversation: ConversationId, message: content.Message, now_ms: int) -> str:
+        """Put a message that a person wrote into the vault; its id.
+
+        Raises: TooLarge, NotFound (no such conversation).
+        """
+        self._vault.rows.get_conversation(conversation)
+        encoded = content.encode(message)
+        message_id = encode_id(random_bytes(16))
+        self._vault.rows.add_message(self._row(message_id, conversation, encoded, now_ms))
+        self._vault.rows.add_outbox(message_id, conversation, encoded, report=False)
+        return message_id
+
+    def write_report(self, conversation: ConversationId, statuses: Sequence[tuple[bytes, int]]) -> None:
+        """Put a delivery or read report into the outbox; it has no row of its own among the messages."""
+        encoded = content.encode(content.status_report(statuses))
+        self._vault.rows.add_outbox(encode_id(random_bytes(16)), conversation, encoded, report=True)
+
+    def rewrite(self, message_id: str, conversation: ConversationId, message: content.Message) -> None:
+        """Replace the content of a message that has not been encrypted yet (its attachment has a place now)."""
+        encoded = content.encode(message)
+        self._vault.rows.save_content(message_id, self._mimi_id(conversation, encoded), encoded)
+        self._vault.rows.delete_outbox(message_id)
+        self._vault.rows.add_outbox(message_id, conversation, encoded, report=False)
+
+    def retry(self, message_id: str) -> None:
+        """Put a failed message back."""
+        row = self._vault.rows.find_message(message_id)
+        if row is not None and row.delivery == "failed":
+            self._vault.rows.add_outbox(message_id, row.conversation, row.content, report=False)
+            self._vault.rows.save_delivery(message_id, "sending")
+
+    def _row(self, message_id: str, conversation: ConversationId, encoded: bytes, now_ms: int) -> MessageRow:
+        mimi_id = self._mimi_id(conversation, encoded)
+        return MessageRow(
+            0, message_id, mimi_id, conversation, 0, self._me, self._device_id, now_ms, "sending", encoded, ""
+        )
+
+    def _mimi_id(self, conversation: ConversationId, encoded: bytes) -> bytes:
+        return content.message_id(encoded, content.user_uri(self._me), content.conversation_uri(conversation))
+
+    # --- releasing -------------------------------------------------------------------------
+
+    def release(self, conversation: ConversationId, now_ms: int) -> list[Effect]:
+        """Encrypt and send what waits, if nothing stands before it: an alarm, a commit of ours, a proposal."""
+        row = self._vault.rows.find_conversation(conversation)
+        if row is None or row.alarm:
+            return []
+        pending = self._groups.pending(conversation)
+        if pending is not None:
+            return [PostCommit(conversation, pending)]
+        waiting = self._vault.rows.outbox(conversation)
+        if not waiting:
+            return []
+        group = self._groups.get(conversation)
+        if group.has_pending_proposals:
+            return [PostCommit(conversation, self._groups.stage(conversation, CommitRequest(), now_ms // 1000))]
+        uploading = {upload.id for upload in self._vault.rows.uploads()}
+        effects: list[Effect] = []
+        changed = False
+        for item in waiting:
+            if item.id in self._in_flight or item.id in uploading:
+                continue
+            envelope = item.envelope
+            if item.epoch != group.epoch:
+                envelope = group.encrypt(item.content, decode_id(item.id))
+                self._vault.rows.save_envelope(item.id, group.epoch, envelope)
+                changed = True
+            effects.append(SendFrame(self._send_frame(conversation, item.id, group.epoch, envelope)))
+        if changed:
+            self._groups.save(conversation)
+        return effects
+
+    def _send_frame(self, conversation: ConversationId, message_id: str, epoch: int, envelope: bytes) -> frames.Send:
+        request = self._next_request
+        self._next_request += 1
+        self._requests[request] = (conversation, message_id)
+        self._in_flight.add(message_id)
+        return frames.Send(request, conversation, decode_id(message_id), epoch, envelope)
+
+    # --- settling --------------------------------------------------------------------------
+
+    def stored(self, item: frames.StoredItem) -> ConversationId | None:
+        """The server has it; the conversation, or None when the answer is of an earlier connection."""
+        found = self._requests.pop(item.request, None)
+        if found is None:
+            return None
+        conversation, message_id = found
+        self.settle(message_id, item.sequence, item.received_at)
+        return conversation
+
+    def settle(self, message_id: str, sequence: int, at: int) -> None:
+        """This message is in the log at `sequence`."""
+        self._in_flight.discard(message_id)
+        self._vault.rows.save_stored(message_id, sequence, at)
+        self._vault.rows.delete_outbox(message_id)
+
+    def refused(self, frame: frames.Refused, error: CurbsideError) -> list[Effect]:
+        """The server refused a send: heal by catching up, try later, or tell the person."""
+        found = self._requests.pop(frame.request, None)
+        if found is None:
+            return []
+        conversation, message_id = found
+        self._in_flight.discard(message_id)
+        if frame.code in HEALED_BY_SYNC:
+            cursor = self._vault.rows.get_conversation(conversation).cursor
+            return [SendFrame(frames.Sync({conversation: cursor}, self._vault.rows.queue_position()))]
+        if frame.code in TRIED_LATER:
+            return [Retry(conversation, float(error.members.get("retry_after", RETRY_SECONDS)))]
+        self.fail(message_id, error)
+        return [Changed(conversation, message_id)]
+
+    def fail(self, message_id: str, error: CurbsideError) -> None:
+        """Give up on a message until the person tries again."""
+        self._vault.rows.delete_outbox(message_id)
+        self._vault.rows.save_delivery(message_id, "failed", problem_json(error))
+
+
+def problem_json(error: CurbsideError) -> str:
+    """An error as the JSON that the vault keeps: code, title, detail, next step."""
+    return json.dumps(
+        {"code": error.code, "title": error.title, "detail": error.detail, "next_step": error.next_step}
+        | {"members": {k: v for k, v in error.members.items() if isinstance(v, str | int)}}
+    )
