@@ -6,11 +6,11 @@ a salt must never be used twice, because the message's id hangs on it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final, TypedDict, Unpack
 
+from curbside.crypto.random import random_bytes
 from curbside.errors import TooLarge
 from curbside.wire import status
 from curbside.wire.content_clinical import (
@@ -61,7 +61,7 @@ class Options(TypedDict, total=False):
 def message(body: Part, **options: Unpack[Options]) -> Message:
     """A message around a body."""
     made = Message(
-        salt=options.get("salt") or os.urandom(SALT_BYTES),
+        salt=options.get("salt") or random_bytes(SALT_BYTES),
         body=body,
         replaces=options.get("replaces"),
         topic_id=options.get("topic_id", b""),
