@@ -35,7 +35,7 @@ def check(root: Path) -> list[str]:
     analysed = re.search(r"Analyzed (\d+) files, (\d+) dependencies", done.stdout)
     kept = re.search(r"Contracts: (\d+) kept, (\d+) broken", done.stdout)
     if done.returncode != 0:
-        problems.append(done.stdout.strip())
+        problems.append(re.sub(r"\A[^A-Za-z]*", "", done.stdout).strip())
     if not analysed or int(analysed.group(1)) == 0 or int(analysed.group(2)) == 0:
         problems.append("import-linter analysed no file")
     if not kept or int(kept.group(1)) + int(kept.group(2)) != len(contracts):
