@@ -1,0 +1,227 @@
+"""The configuration: one frozen value, read once at start from a TOML file and the environment.
+
+Every field but three has a default, and each default is the safe choice. A key that is not listed here is an error, so
+that a misspelt setting cannot fall back to its default unseen. `CURBSIDE_<KEY>` overrides the file's `<key>`, and
+`CURBSIDE_LIMITS_<KEY>` a limit.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from curbside.crypto.secret import SecretBytes
+from curbside.errors import ConfigError
+from curbside.wire import limits as sizes
+
+PREFIX: Final = "CURBSIDE_"
+_LIMITS_PREFIX: Final = "LIMITS_"
+_LISTS: Final = frozenset({"public_urls", "suites", "database_key_command"})
+
+
+class KeySource:
+    """Where the database key comes from: a KeyFile, a KeyCommand or a KeyGiven."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFile(KeySource):
+    """The database key is in a file that its owner alone can read, outside the data folder; 64 hex digits."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class KeyCommand(KeySource):
+    """The database key is what a command prints: 64 hex digits. No shell takes part."""
+
+    command: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyGiven(KeySource):
+    """The database key itself, taken from an environment variable at start (or made by a test)."""
+
+    key: SecretBytes
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Rates and sizes. Rates are per second with a burst that may be spent at once."""
+
+    sends_per_second: float = 50.0
+    """Sends of one device."""
+    sends_burst: int = 400
+    requests_per_second: float = 20.0
+    """HTTP requests of one device or, without a session, of one client address."""
+    requests_burst: int = 200
+    attempts_per_second: float = 0.2
+    """Sign-in and sign-up attempts of one client address."""
+    attempts_burst: int = 20
+    connects_per_second: float = 5.0
+    """Stream connections of one client address."""
+    connects_burst: int = 100
+    streams: int = 20_000
+    """Open streams; more are refused."""
+    unproven_streams: int = 1_000
+    """Open streams that have not yet proven a session."""
+    handshake_seconds: float = 10.0
+    """From a stream's opening to its proof."""
+    idle_seconds: float = 30.0
+    """For the next part of a request's body."""
+    pending_bytes: int = 1024 * 1024
+    """Live entries that wait for one slow connection; above this they are read from the log later."""
+    requests_in_flight: int = 512
+    """Sends of one connection that wait for their answer; above this its frames wait."""
+    conversation_blob_bytes: int = 8 * 1024 * 1024 * 1024
+    """Blobs of one conversation, incomplete ones counted whole."""
+    blob_bytes: int = sizes.BLOB_BYTES
+    upload_seconds: int = 24 * 3600
+    """An incomplete upload that nobody continues for this long is removed."""
+
+
+class Tls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """PEM files for TLS in this process; leave out behind a proxy that ends TLS."""
+
+    certificate: Path
+    key: Path
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All settings. public_urls: the origins under which clients reach this server, the canonical one first."""
+
+    data_folder: Path
+    public_urls: tuple[str, ...]
+    database_key: KeySource
+    host: str = "127.0.0.1"
+    port: int = 8443
+    tls: Tls | None = None
+    blobs_folder: Path | None = None
+    """None: `blobs` in the data folder."""
+    static_folder: Path | None = None
+    """The built web client; None serves none."""
+    suites: tuple[int, ...] = (1,)
+    """MLS cipher suites a conversation may use."""
+    metrics: bool = False
+    """Serve /metrics, to clients on this machine only."""
+    log_level: str = "info"
+    limits: Limits = msgspec.field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @property
+    def database_path(self) -> Path:
+        """The encrypted database's file."""
+        return self.data_folder / "curbside.db"
+
+    @property
+    def blobs_path(self) -> Path:
+        """The folder of attachments' ciphertexts."""
+        return self.blobs_folder or self.data_folder / "blobs"
+
+    @property
+    def is_https(self) -> bool:
+        """Whether the canonical origin is served under TLS, here or by a proxy."""
+        return self.public_urls[0].startswith("https://")
+
+
+def load_config(path: Path | None, environment: Mapping[str, str]) -> Config:
+    """The configuration of a TOML file (None: no file) and of the environment's CURBSIDE_ variables.
+
+    Raises: ConfigError naming the setting.
+    """
+    settings = _read_file(path) if path is not None else {}
+    _apply_environment(settings, environment)
+    source = _take_key_source(settings, environment)
+    if "data_folder" not in settings or "public_urls" not in settings:
+        raise ConfigError("data_folder and public_urls must be set")
+    try:
+        return msgspec.convert({**settings, "database_key": source}, Config, strict=False, dec_hook=_decode_special)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"configuration: {error}") from error
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"the configuration file cannot be read: {error}") from error
+
+
+def _apply_environment(settings: dict[str, Any], environment: Mapping[str, str]) -> None:
+    named_by_setting = environment.get(PREFIX + "DATABASE_KEY_VARIABLE", settings.get("database_key_variable"))
+    for variable, value in environment.items():
+        if not variable.startswith(PREFIX) or variable in (named_by_setting, PREFIX + "CONFIG"):
+            continue
+        name = variable.removeprefix(PREFIX)
+        if name.startswith(_LIMITS_PREFIX):
+            settings.setdefault("limits", {})[name.removeprefix(_LIMITS_PREFIX).lower()] = value
+        else:
+            key = name.lower()
+            settings[key] = value.split() if key in _LISTS else value
+
+
+def _take_key_source(settings: dict[str, Any], environment: Mapping[str, str]) -> KeySource:
+    names = ("database_key_file", "database_key_variable", "database_key_command")
+    given = {name: settings.pop(name) for name in names if name in settings}
+    if len(given) != 1 or "database_key" in settings:
+        raise ConfigError(f"exactly one of {', '.join(names)} must be set")
+    match given:
+        case {"database_key_file": str(path)}:
+            return KeyFile(Path(path))
+        case {"database_key_variable": str(variable)}:
+            return KeyGiven(parse_key(environment.get(variable, ""), f"variable {variable}"))
+        case {"database_key_command": [str(), *_] as command} if all(isinstance(word, str) for word in command):
+            return KeyCommand(tuple(command))
+    raise ConfigError(f"{next(iter(given))} has the wrong form")
+
+
+def parse_key(text: str, origin: str) -> SecretBytes:
+    """A database key of 64 hex digits. origin: where it came from, for the message.
+
+    Raises: ConfigError, without any part of the key.
+    """
+    digits = text.strip()
+    try:
+        raw = bytes.fromhex(digits)
+    except ValueError:
+        raw = b""
+    if len(raw) != 32 or len(digits) != 64:
+        raise ConfigError(f"the database key from {origin} is not 64 hex digits")
+    return SecretBytes(raw)
+
+
+def _decode_special(wanted: type, value: Any) -> Any:
+    if wanted is Path:
+        return Path(value).expanduser()
+    if isinstance(value, KeySource):
+        return value
+    raise ConfigError(f"configuration: {wanted.__name__} is not a setting's type")
+
+
+def _check(config: Config) -> None:
+    if not config.public_urls:
+        raise ConfigError("public_urls must name at least one origin")
+    for url in config.public_urls:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.netloc or url != f"{parts.scheme}://{parts.netloc}":
+            raise ConfigError(f"public_urls: {url} is not an origin such as https://curbside.example.org")
+        if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+            raise ConfigError(f"public_urls: {url} must be https; plain http is for this machine only")
+    if not 0 <= config.port <= 65535:
+        raise ConfigError("port must be between 0 and 65535")
+    if not config.suites or not set(config.suites) <= {1, 2}:
+        raise ConfigError("suites may hold 1 and 2")
+    if config.log_level not in ("debug", "info", "warning", "error"):
+        raise ConfigError("log_level must be debug, info, warning or error")
+    if isinstance(config.database_key, KeyFile):
+        key, data = config.database_key.path.resolve(), config.data_folder.resolve()
+        if key.is_relative_to(data) or key.is_relative_to(config.blobs_path.resolve()):
+            raise ConfigError("the database key must not lie in the data folder: a copy of the folder would hold both")

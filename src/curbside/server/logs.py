@@ -1,0 +1,91 @@
+"""Structured logs that cannot hold content: event names from an enum, values from an allow-list of types.
+
+A value is a number, a bool, an id (22 characters of base64url), a problem code, or a member of a StrEnum; anything else
+is refused, also strings: what cannot be written cannot leak.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from enum import StrEnum
+from typing import Any, Final
+
+import structlog
+
+from curbside.errors import CurbsideError, UsageError
+
+_ID = re.compile(r"[A-Za-z0-9_-]{22}\Z")
+_LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+class LogEvent(StrEnum):
+    """All there is to log."""
+
+    SERVER_STARTED = "server.started"
+    SERVER_DRAINING = "server.draining"
+    SERVER_STOPPED = "server.stopped"
+    REQUEST = "http.request"
+    REQUEST_FAILED = "http.failed"
+    STREAM_OPENED = "stream.opened"
+    STREAM_CLOSED = "stream.closed"
+    STREAM_FAILED = "stream.failed"
+    SWEEP_FAILED = "sweep.failed"
+    SWEPT = "sweep.done"
+
+
+class Word(StrEnum):
+    """A word that may stand in a log. Subclassed where words are made, from fixed lists only."""
+
+
+class Method(Word):
+    """HTTP methods; any other is OTHER."""
+
+    GET = "GET"
+    HEAD = "HEAD"
+    POST = "POST"
+    PATCH = "PATCH"
+    PUT = "PUT"
+    DELETE = "DELETE"
+    OTHER = "OTHER"
+
+
+class Code(str):
+    """A problem code, or "" for none. Made by `find_code` alone."""
+
+    __slots__ = ()
+
+
+def find_code(error: BaseException | None) -> Code:
+    """The code of an error; "internal" for what is none of ours."""
+    if error is None:
+        return Code("")
+    return Code(error.code if isinstance(error, CurbsideError) else "internal")
+
+
+def refuse_free_text(_logger: Any, _method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """structlog processor. Raises: UsageError for a value that could be free text."""
+    for name, value in fields.items():
+        is_allowed = isinstance(value, bool | int | float | StrEnum | Code) or (
+            isinstance(value, str) and _ID.match(value)
+        )
+        if not is_allowed or (name == "event" and not isinstance(value, LogEvent)):
+            raise UsageError(f"field {name} of a log event may not be logged")
+    return fields
+
+
+def build_logger(level: str = "info", stream: Any = None) -> structlog.typing.FilteringBoundLogger:
+    """A logger that writes one JSON object a line. stream: None for standard error."""
+    logger: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
+        structlog.PrintLogger(stream or sys.stderr),
+        processors=[
+            refuse_free_text,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+    )
+    return logger
