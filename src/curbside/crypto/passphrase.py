@@ -63,9 +63,7 @@ def prepare_passphrase(passphrase: str) -> SecretBytes:
     return SecretBytes(normalize_passphrase(passphrase).encode())
 
 
-def wrap_vault_key(
-    vault_key: SecretBytes, passphrase: str, vault_id: str, salt: bytes = b"", nonce: bytes = b""
-) -> WrapRecord:
+def wrap(vault_key: SecretBytes, passphrase: str, vault_id: str, salt: bytes = b"", nonce: bytes = b"") -> WrapRecord:
     """Wrap a vault key (32 bytes) for the vault of this id. salt, nonce: random unless given (by test vectors only).
 
     Raises: UsageError.
@@ -88,7 +86,7 @@ def wrap_vault_key(
     )
 
 
-def unwrap_vault_key(record: object, passphrase: str, vault_id: str) -> SecretBytes:
+def unwrap(record: object, passphrase: str, vault_id: str) -> SecretBytes:
     """The vault key out of a record (parsed JSON).
 
     Raises: WrongPassphrase; Malformed when it is no record of ours.
