@@ -404,9 +404,11 @@ class Device:
 
     # --- events ------------------------------------------------------------------------------
 
-    async def events(self) -> AsyncIterator[Event]:
-        """What happens from now on, until the device is closed."""
-        queue = self._listen()
+    def events(self) -> AsyncIterator[Event]:
+        """What happens from this call on, until the device is closed."""
+        return self._drain(self._listen())
+
+    async def _drain(self, queue: asyncio.Queue[Event]) -> AsyncIterator[Event]:
         try:
             while True:
                 yield await queue.get()
