@@ -31,11 +31,10 @@ def _nested(levels: int) -> str:
     return _BODY if levels == 1 else "85016003" + "0282" + _nested(levels - 1) + _NULL
 
 
-def messages() -> dict[str, tuple[str, str]]:
-    """Bytes (hex) that no side may accept, and the error code, by name."""
+def _envelopes() -> dict[str, str]:
+    """What is wrong with the seven fields."""
     whole = _message()
-    many = "85016003029904" + "01" + _NULL * 1025
-    found = {
+    return {
         "empty": "",
         "trailing-byte": whole + "00",
         "second-document": whole + whole,
@@ -71,6 +70,12 @@ def messages() -> dict[str, tuple[str, str]]:
         "expires-float": _message(expires="82f4f93c00"),
         "expires-relative-years": _message(expires="82f51a" + (366 * 86400 + 1).to_bytes(4, "big").hex()),
         "expires-number-not-shortest": _message(expires="82f41800"),
+    }
+
+
+def _extensions() -> dict[str, str]:
+    """What is wrong with the extensions map."""
+    return {
         "extensions-null": _message(extensions="f6"),
         "extensions-array": _message(extensions="80"),
         "extensions-indefinite": _message(extensions="bfff"),
@@ -94,6 +99,12 @@ def messages() -> dict[str, tuple[str, str]]:
         "extensions-five-levels-tag": _message(extensions="a120818181c100"),
         "extensions-sender-number": _message(extensions="a10101"),
         "extensions-room-bytes": _message(extensions="a10240"),
+    }
+
+
+def _values() -> dict[str, str]:
+    """What is wrong with a value or one of our own extensions."""
+    return {
         "value-float-not-shortest": _message(extensions="a120fa3fc00000"),
         "value-double-not-shortest": _message(extensions="a120fb3ff8000000000000"),
         "value-nan-payload": _message(extensions="a120f97e01"),
@@ -124,6 +135,13 @@ def messages() -> dict[str, tuple[str, str]]:
         "clinical-number-for-text": _message(extensions="a1391070a10101"),
         "picture-map": _message(extensions="a1391071a3010002010301"),
         "picture-without-height": _message(extensions="a139107181a201000201"),
+    }
+
+
+def _parts() -> dict[str, str]:
+    """What is wrong with the body."""
+    many = "85016003029904" + "01" + _NULL * 1025
+    return {
         "body-null": _message(body="f6"),
         "body-empty": _message(body="80"),
         "body-two": _message(body="820160"),
@@ -159,6 +177,11 @@ def messages() -> dict[str, tuple[str, str]]:
         "multi-forty-levels": _message(body=_nested(40)),
         "parts-1026": _message(body=many),
     }
+
+
+def messages() -> dict[str, tuple[str, str]]:
+    """Bytes (hex) that no side may accept, and the error code, by name."""
+    found = {**_envelopes(), **_extensions(), **_values(), **_parts()}
     listed = {name: (data, MALFORMED) for name, data in found.items()}
     room = MESSAGE_BYTES - len(bytes.fromhex(_message(body="85016001605a00000000")))
     listed["too-large"] = (_message(body="8501600160" + "5a" + f"{room + 1:08x}" + "00" * (room + 1)), "too_large")

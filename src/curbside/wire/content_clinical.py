@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
+from functools import cache
 from typing import Any, ClassVar, Final, TypeVar, cast
 
 from curbside.errors import Malformed
@@ -252,6 +253,7 @@ def _is_count(value: int) -> bool:
     return 0 <= value <= cbor.MAX_SAFE_INTEGER
 
 
+@cache
 def _shape(of: type[Clinical]) -> list[tuple[str, int, type, bool]]:
     """(name, number, type, required) of each field; one with no default is required."""
     return [

@@ -6,7 +6,7 @@ import * as cbor from "./cbor";
 import * as content from "./content";
 import { SHAPES } from "./content_clinical";
 import { decodeReport, encodeReport } from "./status";
-import { fromHex, listFiles, readBytes, readJson, seeded, toHex } from "./testing/vectors";
+import { fromHex, listFiles, readBytes, readJson, seeded, toHex } from "../testing/vectors";
 
 interface Refused {
   readonly name: string;

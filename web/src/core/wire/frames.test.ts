@@ -4,7 +4,7 @@ import { decode, encode } from "@msgpack/msgpack";
 import { describe, expect, it } from "vitest";
 import { isCurbsideError } from "../errors";
 import { decodeFrame, encodeFrame, type Frame } from "./frames.generated";
-import { fromHex, readJson, toHex } from "./testing/vectors";
+import { fromHex, readJson, toHex } from "../testing/vectors";
 
 interface Vectors {
   readonly valid: readonly { name: string; hex: string; frame: unknown; fields: Record<string, unknown> }[];

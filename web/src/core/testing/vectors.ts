@@ -3,7 +3,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
-const VECTORS = new URL("../../../../../vectors/", import.meta.url);
+const VECTORS = new URL("../../../../vectors/", import.meta.url);
 
 export function readJson<T>(name: string): T {
   return JSON.parse(readFileSync(fileURLToPath(new URL(name, VECTORS)), "utf8")) as T;
