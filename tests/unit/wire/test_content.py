@@ -190,6 +190,28 @@ def test_a_uri_too_long_for_a_message_id_is_refused() -> None:
         content.message_id(data, "u" * 65536, "r")
 
 
+@pytest.mark.parametrize(
+    ("value", "depth"),
+    [({True: 1}, 3), ({1.5: 1}, 3), ({"a": object()}, 3), (cbor.Simple(24), 3), (cbor.Tag(2, b"\1"), 3), ([[[]]], 2)],
+)
+def test_what_has_no_deterministic_form_is_not_encoded(value: Any, depth: int) -> None:
+    with pytest.raises(Malformed):
+        cbor.encode(value, depth)
+
+
+def test_parts_nested_too_deeply_are_not_encoded() -> None:
+    part: content.Part = content.NullPart()
+    for _ in range(4):
+        part = content.MultiPart(content.Semantics.PROCESS_ALL, (part, content.NullPart()))
+    with pytest.raises(Malformed):
+        content.encode(content.message(part))
+
+
+def test_a_report_over_the_size_of_a_message_is_refused() -> None:
+    with pytest.raises(TooLarge):
+        status.decode_report(bytes(content.MESSAGE_BYTES + 1))
+
+
 # --- habits ---------------------------------------------------------------------------------------
 
 

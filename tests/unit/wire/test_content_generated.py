@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -18,6 +19,14 @@ FRAMES: dict[str, Any] = json.loads((ROOT / "vectors" / "wire" / "frames.json").
 TOOLS = ("schema.py", "wire_vectors.py")
 _CLIENT = msgspec.msgpack.Decoder(frames.ClientFrame)
 _SERVER = msgspec.msgpack.Decoder(frames.ServerFrame)
+
+
+def test_the_constructors_make_the_bytes_of_the_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    tool = importlib.import_module("wire_vectors")
+    for name in ("valid.json", "invalid.json", "reports.json", "cbor.json"):
+        written = json.loads((ROOT / "vectors" / "content" / name).read_text())
+        assert json.loads(json.dumps(tool.FILES[f"vectors/content/{name}"]())) == written
 
 
 def _run(tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:
