@@ -10,6 +10,7 @@ export interface SqliteModule {
   _sqlite3_open_v2(name: number, out: number, flags: number, vfs: number): number;
   _sqlite3_close_v2(db: number): number;
   _sqlite3_exec(db: number, sql: number, callback: number, argument: number, error: number): number;
+  _sqlite3_changes(db: number): number;
   _sqlite3_get_autocommit(db: number): number;
   _sqlite3_prepare_v2(db: number, sql: number, length: number, out: number, tail: number): number;
   _sqlite3_finalize(statement: number): number;

@@ -16,15 +16,13 @@ const OPEN_READWRITE_CREATE = 0x2 | 0x4;
 /** SQLite copies what is bound. */
 const TRANSIENT = -1;
 
-/**
- * SQLite called synchronously: a transaction runs from begin to commit without anything in between, so that no other
- * part of the client can see or write half of it.
- */
+/** SQLite, one connection. Statements run synchronously; transactions may wait for other work, such as encryption. */
 export class Database {
   readonly #module: SqliteModule;
   readonly #handle: number;
   readonly #statements = new Map<string, number>();
-  #inTransaction = false;
+  #last: Promise<void> = Promise.resolve();
+  #isOpen = true;
 
   private constructor(module: SqliteModule, handle: number) {
     this.#module = module;
@@ -45,6 +43,7 @@ export class Database {
 
   /** Runs statements that give no rows and take no parameters. The copy of the text is overwritten: it may hold a key. */
   execute(sql: string | Uint8Array): void {
+    this.#requireOpen();
     const bytes = typeof sql === "string" ? new TextEncoder().encode(sql) : sql;
     const pointer = this.#module._malloc(bytes.length + 1);
     this.#module.HEAPU8.set(bytes, pointer);
@@ -60,6 +59,7 @@ export class Database {
   }
 
   all<T extends object = Row>(sql: string, ...values: Value[]): T[] {
+    this.#requireOpen();
     const statement = this.#prepare(sql);
     const rows: T[] = [];
     try {
@@ -81,27 +81,42 @@ export class Database {
     return this.all<T>(sql, ...values)[0];
   }
 
-  /** All of `work` or nothing of it, durable when it returns. `work` must not wait for anything. */
-  transaction<T>(work: () => T extends Promise<unknown> ? never : T): T {
-    if (this.#inTransaction) throw new CurbsideError("internal", "a transaction inside a transaction");
-    this.#inTransaction = true;
+  /**
+   * All of `work` or nothing of it, durable when it returns. One at a time: the next waits. Every write of the client is
+   * inside one, so that nothing slips into somebody else's; a transaction inside a transaction would wait for ever.
+   */
+  async transaction<T>(work: () => T | Promise<T>): Promise<T> {
+    const before = this.#last;
+    let done = (): void => undefined;
+    this.#last = new Promise((resolve) => (done = resolve));
+    await before;
     try {
       this.execute("begin immediate");
-      const result = work();
+      const result = await work();
       this.execute("commit");
       return result;
     } catch (error) {
-      if (this.#module._sqlite3_get_autocommit(this.#handle) === 0) this.execute("rollback");
+      if (this.#isOpen && this.#module._sqlite3_get_autocommit(this.#handle) === 0) this.execute("rollback");
       throw error;
     } finally {
-      this.#inTransaction = false;
+      done();
     }
   }
 
+  /** Rows changed by the last statement. */
+  get changes(): number {
+    return this.#module._sqlite3_changes(this.#handle);
+  }
+
   close(): void {
+    this.#isOpen = false;
     for (const statement of this.#statements.values()) this.#module._sqlite3_finalize(statement);
     this.#statements.clear();
     this.#module._sqlite3_close_v2(this.#handle);
+  }
+
+  #requireOpen(): void {
+    if (!this.#isOpen) throw new CurbsideError("vault_locked");
   }
 
   #prepare(sql: string): number {

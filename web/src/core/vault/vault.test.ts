@@ -66,22 +66,25 @@ describe("vault", () => {
 
   it("takes back a transaction that throws", async () => {
     const vault = await open();
-    expect(() =>
-      vault.db.transaction(() => {
-        vault.db.run("insert into setting values ('a', ?)", Uint8Array.of(1));
-        throw new CurbsideError("stale_epoch");
-      }),
-    ).toThrow(CurbsideError);
+    const failing = vault.db.transaction(async () => {
+      vault.db.run("insert into setting values ('a', ?)", Uint8Array.of(1));
+      await Promise.resolve();
+      throw new CurbsideError("stale_epoch");
+    });
+    const next = vault.db.transaction(() => vault.db.all("select name from setting where name = 'a'"));
+    await expect(failing).rejects.toMatchObject({ code: "stale_epoch" });
+    expect(await next).toEqual([]);
     expect(vault.db.all("select name from setting where name = 'a'")).toEqual([]);
     expect(() => vault.db.run("insert into nowhere values (1)")).toThrow(CurbsideError);
-    vault.db.transaction(() => vault.db.run("insert into setting values ('b', ?)", Uint8Array.of(2)));
+    await vault.db.transaction(() => vault.db.run("insert into setting values ('b', ?)", Uint8Array.of(2)));
     expect(vault.db.all("select name from setting where name = 'b'")).toHaveLength(1);
     vault.close();
+    expect(() => vault.db.all("select 1")).toThrow(expect.objectContaining({ code: "vault_locked" }));
   });
 
   it("has everything that was committed when the program ends without closing", async () => {
     const vault = await open();
-    vault.db.transaction(() => vault.db.run("insert into setting values ('kept', ?)", Uint8Array.of(9)));
+    await vault.db.transaction(() => vault.db.run("insert into setting values ('kept', ?)", Uint8Array.of(9)));
     const again = await open();
     expect(again.db.find("select value from setting where name = 'kept'")).toEqual({ value: Uint8Array.of(9) });
     again.close();

@@ -2,6 +2,7 @@ import { CurbsideError } from "../errors";
 import schema from "./0001_vault.sql?raw";
 import type { VaultFiles } from "./files";
 import { type ModuleLoader, type SqliteModule, loadModule, writeText } from "./module";
+import { VaultRows } from "./rows";
 import { Database } from "./sqlite";
 import { VaultVfs } from "./vfs";
 
@@ -14,11 +15,13 @@ const HEX = new TextEncoder().encode("0123456789abcdef");
 /** The encrypted database of this device: SQLite3 Multiple Ciphers, chacha20, raw key, WAL, synchronous=FULL. */
 export class Vault {
   readonly db: Database;
+  readonly rows: VaultRows;
   readonly #vfs: VaultVfs;
   readonly #module: SqliteModule;
 
   private constructor(db: Database, vfs: VaultVfs, module: SqliteModule) {
     this.db = db;
+    this.rows = new VaultRows(db);
     this.#vfs = vfs;
     this.#module = module;
   }
@@ -37,12 +40,17 @@ export class Vault {
       module._sqlite3mc_vfs_create(name, 0);
       module._free(name);
       const db = Database.open(module, VAULT_FILE, `multipleciphers-${VFS_NAME}`);
-      prepare(db, key);
+      await prepare(db, key);
       return new Vault(db, vfs, module);
     } catch (error) {
       vfs.closeFiles();
       throw error;
     }
+  }
+
+  /** See `Database.transaction`; `rows` for symmetry with the Python client. */
+  transaction<T>(work: (rows: VaultRows) => T | Promise<T>): Promise<T> {
+    return this.db.transaction(() => work(this.rows));
   }
 
   /** Closes the files and overwrites the memory that held keys and pages. Nothing of this object works afterwards. */
@@ -53,7 +61,7 @@ export class Vault {
   }
 }
 
-function prepare(db: Database, key: Uint8Array): void {
+async function prepare(db: Database, key: Uint8Array): Promise<void> {
   db.execute("pragma cipher='chacha20'");
   const statement = keyStatement(key);
   db.execute(statement);
@@ -65,7 +73,7 @@ function prepare(db: Database, key: Uint8Array): void {
   db.execute("pragma synchronous=full; pragma foreign_keys=on; pragma secure_delete=on; pragma cache_size=-16384");
   const found = db.find<{ n: number }>("select count(*) as n from sqlite_schema where name = 'setting'");
   if (found?.n === 0)
-    db.transaction(() => {
+    await db.transaction(() => {
       db.execute(schema);
       db.run("insert into setting values ('schema', ?)", new TextEncoder().encode(SCHEMA_VERSION));
     });
