@@ -68,7 +68,8 @@ FORBIDDEN = [
     Forbidden(
         (
             r"zero[- ]trust in (the|our) server",
-            r"(nobody|no one|no-one|only you)\s+(but you\s+|else\s+)?can\s+(ever\s+)?read",
+            r"(nobody|no one|no-one|only you)\s+(but you\s+|else\s+)?can\s+(ever\s+)?read\s+"
+            r"(your|them|it\b|this|what|messages)",
             r"even we (can ?not|can't) read",
         ),
         "the web client comes from the server, and an archive may be a member",
