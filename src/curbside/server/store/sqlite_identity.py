@@ -21,6 +21,7 @@ _INVITE = "invite_id, user_id, role, enrolment_certificate, created_at, expires_
 _USER = "user_id, name, role, user_certificate, enrolment_certificate, created_at"
 _DEVICE = "device_id, user_id, label, device_certificate, api_key, created_at, last_seen_at, revoked_at"
 _TAKEN = (apsw.SQLITE_CONSTRAINT_PRIMARYKEY, apsw.SQLITE_CONSTRAINT_UNIQUE)
+_SIGNIN = "signin_id, user_id, device_id, expires_at, state"
 _SESSION = "token_hash, user_id, device_id, created_at, expires_at"
 
 
@@ -144,17 +145,20 @@ class SqliteIdentity:
         self._run("DELETE FROM signins WHERE expires_at <= ?", (now,))
         self._run("DELETE FROM used_proofs WHERE expires_at <= ?", (now,))
 
+    def list_expired_sessions(self, now: int, limit: int) -> list[SessionRecord]:
+        rows = self._run(f"SELECT {_SESSION} FROM sessions WHERE expires_at <= ? LIMIT ?", (now, limit))
+        return [SessionRecord(*row) for row in rows]
+
+    def list_expired_signins(self, now: int, limit: int) -> list[SigninRecord]:
+        rows = self._run(f"SELECT {_SIGNIN} FROM signins WHERE expires_at <= ? LIMIT ?", (now, limit))
+        return [SigninRecord(*row) for row in rows]
+
     def add_signin(self, record: SigninRecord) -> None:
         values = (record.signin_id, record.user_id, record.device_id, record.expires_at, record.state)
-        self._insert(
-            "INSERT INTO signins (signin_id, user_id, device_id, expires_at, state) VALUES (?, ?, ?, ?, ?)", values
-        )
+        self._insert(f"INSERT INTO signins ({_SIGNIN}) VALUES (?, ?, ?, ?, ?)", values)
 
     def take_signin(self, signin_id: str) -> SigninRecord | None:
-        row = self._run(
-            "DELETE FROM signins WHERE signin_id = ? RETURNING signin_id, user_id, device_id, expires_at, state",
-            (signin_id,),
-        ).fetchone()
+        row = self._run(f"DELETE FROM signins WHERE signin_id = ? RETURNING {_SIGNIN}", (signin_id,)).fetchone()
         return SigninRecord(*row) if row else None
 
     def use_proof(self, proof_id: bytes, expires_at: int) -> bool:
