@@ -52,7 +52,12 @@ WEB_FORBIDDEN = [
 ]
 
 # Import name of a package whose name differs.
-IMPORT_NAMES = {"apsw-sqlite3mc": "apsw", "pillow": "PIL", "opaque-ke-py": "opaque_ke_py"}
+IMPORT_NAMES = {
+    "agentvault-mls-rs-uniffi": "mls_rs_uniffi",
+    "apsw-sqlite3mc": "apsw",
+    "opaque-ke-py": "opaque_ke_py",
+    "pillow": "PIL",
+}
 
 
 def tracked_files(root: Path) -> list[Path]:
@@ -135,7 +140,22 @@ def check_dependencies(root: Path) -> list[str]:
     for path in sorted((root / "src").rglob("*.py")):
         for module in sorted(imported_packages(path) - known - set(sys.stdlib_module_names) - {"curbside"}):
             problems.append(f"{path.relative_to(root)} imports {module}, which pyproject.toml does not name")
-    return problems
+    return problems + check_test_dependencies(root, known)
+
+
+def check_test_dependencies(root: Path, known: set[str]) -> list[str]:
+    """What tests import comes from the package, its dependencies, requirements/test.in, or lies beside them."""
+    asked = root / "requirements/test.in"
+    lines = asked.read_text().splitlines() if asked.exists() else []
+    named = {distribution(line) for line in lines if line and line[0] not in "#-"}
+    known = known | {IMPORT_NAMES.get(name, name.replace("-", "_")) for name in named}
+    files = [path for folder in ("tests", "bench", "tools") for path in sorted((root / folder).rglob("*.py"))]
+    own = {path.stem for path in files} | {path.parent.name for path in files} | {"tests", "bench", "curbside"}
+    return [
+        f"{path.relative_to(root)} imports {module}, which requirements/test.in does not name"
+        for path in files
+        for module in sorted(imported_packages(path) - known - own - set(sys.stdlib_module_names))
+    ]
 
 
 def imported_packages(path: Path) -> set[str]:

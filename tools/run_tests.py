@@ -180,7 +180,8 @@ def main(arguments: list[str]) -> int:
     only_check = "--check" in arguments
     named = [name for name in arguments if not name.startswith("-")]
     start = time.monotonic()
-    os.environ.setdefault("PYTHONDONTWRITEBYTECODE", "1")
+    if not sys.stdout.isatty():
+        os.environ.setdefault("NO_COLOR", "1")
     outcomes = run_all(only_check, named)
     print(f"\n{'what':<14}{'passed':>8}{'failed':>8}{'skipped':>9}{'seconds':>9}")
     for o in outcomes:

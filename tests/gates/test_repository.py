@@ -42,6 +42,7 @@ def test_no_web_file_is_a_failure(repository: Path) -> None:
         ("requirements/run.in", "", "run.in lacks click"),
         ("requirements/run.in", "click\nhttpx\n", "run.txt lacks httpx"),
         ("src/curbside/other.py", "import numpy\n", "imports numpy"),
+        ("tests/unit/test_a.py", "import numpy\n", "test.in does not name"),
         ("web/src/a.ts", 'localStorage.setItem("a", "b");\n', "storage that nothing encrypts"),
         ("web/src/a.svelte", "<p>{@html text}</p>\n", "Trusted Types"),
         ("web/src/a.ts", "node.innerHTML = text;\n", "Trusted Types"),
