@@ -7,8 +7,8 @@ import platform
 from pathlib import Path
 
 import click
-
 from curbside.cli.output import emit, progress_line
+
 from curbside.cli.vault_options import read_passphrase, vault_option
 from curbside.client.device import Device
 
@@ -25,7 +25,7 @@ Examples:
 @click.option("--label", default=platform.node() or "Python device", help="What this device is called.")
 @vault_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def join(  # noqa: PLR0913  one parameter per option
+def join(
     link: str, name: str, label: str, vault: Path, passphrase_file: Path | None, ca: Path | None, as_json: bool
 ) -> None:
     """Sign up with an invite LINK and make this device's vault.

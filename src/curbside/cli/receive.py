@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import click
-
 from curbside.cli.output import emit
+
 from curbside.cli.vault_options import choose_conversation, vault_option, with_device
-from curbside.client.device import Device, Message
+from curbside.client.device import Device, Event, Message
 from curbside.errors import CurbsideError
 
 EXAMPLES = """\b
@@ -48,6 +49,9 @@ def receive(  # noqa: PLR0913  one parameter per option
 ) -> None:
     """Catch up and show the newest messages of CONVERSATION, or of all."""
 
+    if save_photos is not None:
+        save_photos.mkdir(parents=True, exist_ok=True, mode=0o700)
+
     async def show(device: Device, message: Message) -> None:
         saved = await _save(device, message, save_photos) if save_photos else []
         emit(_as_json(message) | {"saved": saved}, _as_text(message, saved), as_json=as_json)
@@ -57,38 +61,50 @@ def receive(  # noqa: PLR0913  one parameter per option
         await device.connection.wait_caught_up()
         chosen = [choose_conversation(device, conversation)] if conversation else [c.id for c in device.conversations()]
         for one in chosen:
-            messages = device.messages(one, limit=last)
             fresh = {row.id for row in device.vault.rows.unread(one, device.user_id)}
-            for message in messages:
+            for message in device.messages(one, limit=last):
                 if not unread or message.id in fresh:
                     await show(device, message)
             if mark_read:
                 await device.mark_read(one)
-        if not follow:
-            return
-        async for event in events:
-            if event.kind == "message" and event.message and (not conversation or event.conversation in chosen):
-                await show(device, event.message)
-                if mark_read:
-                    await device.mark_read(event.message.conversation)
-            elif event.kind == "notice" and event.error:
-                click.echo(f"! {event.error.title} {event.error.detail}", err=True)
+        if follow:
+            await _follow(device, events, chosen if conversation else [], show, mark_read=mark_read)
 
     with_device(vault, passphrase_file, ca, work)
 
 
+async def _follow(
+    device: Device,
+    events: AsyncIterator[Event],
+    only: list[str],
+    show: Callable[[Device, Message], Awaitable[None]],
+    *,
+    mark_read: bool,
+) -> None:
+    async for event in events:
+        if event.kind == "message" and event.message and (not only or event.conversation in only):
+            await show(device, event.message)
+            if mark_read:
+                await device.mark_read(event.message.conversation)
+        elif event.kind == "notice" and event.error:
+            click.echo(f"! {event.error.title} {event.error.detail}", err=True)
+
+
 async def _save(device: Device, message: Message, folder: Path) -> list[str]:
     saved = []
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for number, _ in enumerate(message.attachments):
         try:
-            target = folder / f"{message.id}-{number}.jpg"
-            target.write_bytes(await device.open_attachment(message.id, number))
-            target.chmod(0o600)
-            saved.append(str(target))
+            picture = await device.open_attachment(message.id, number)
+            saved.append(_write_private(folder / f"{message.id}-{number}.jpg", picture))
         except CurbsideError as error:
             click.echo(f"! {error.title} {error.detail}", err=True)
     return saved
+
+
+def _write_private(target: Path, picture: bytes) -> str:
+    target.touch(mode=0o600)
+    target.write_bytes(picture)
+    return str(target)
 
 
 def _as_json(message: Message) -> dict[str, Any]:

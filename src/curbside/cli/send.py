@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import click
-
 from curbside.cli.output import emit, progress_line
+
 from curbside.cli.vault_options import choose_conversation, vault_option, with_device
 from curbside.client.device import Device, Message
 from curbside.errors import Malformed
@@ -37,7 +37,9 @@ def send(  # noqa: PLR0913  one parameter per option
     ca: Path | None,
     as_json: bool,
 ) -> None:
-    """Send TEXT (or a picture with TEXT as its caption) to CONVERSATION, a title or an id. TEXT "-" reads standard input.
+    """Send TEXT (or a picture with TEXT as its caption) to CONVERSATION, a title or an id.
+
+    TEXT "-" reads standard input.
 
     When the server cannot be reached, the message stays in the vault and goes out with the next command.
     """
@@ -45,11 +47,13 @@ def send(  # noqa: PLR0913  one parameter per option
     if not words and photo is None:
         raise Malformed("there is nothing to send: give a text or --photo")
 
+    picture = photo.read_bytes() if photo is not None else b""
+
     async def work(device: Device) -> Message:
         chosen = choose_conversation(device, conversation)
         progress_line("Sending", quiet=as_json)
-        if photo is not None:
-            message_id = await device.send_picture(chosen, photo.read_bytes(), caption=words)
+        if picture:
+            message_id = await device.send_picture(chosen, picture, caption=words)
         else:
             message_id = await device.send_text(chosen, words)
         return await device.wait_until_sent(message_id, seconds)

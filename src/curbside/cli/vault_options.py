@@ -14,7 +14,7 @@ from curbside.client.device import Device
 from curbside.errors import NotFound, WrongPassphrase
 
 T = TypeVar("T")
-PASSPHRASE_VARIABLE = "CURBSIDE_PASSPHRASE"
+PASSPHRASE_VARIABLE = "CURBSIDE_PASSPHRASE"  # noqa: S105  the name of a variable, not its value
 VAULT_VARIABLE = "CURBSIDE_VAULT"
 
 

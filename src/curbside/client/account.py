@@ -14,11 +14,11 @@ from curbside.client.vault import Vault
 from curbside.clock import Clock
 from curbside.crypto import opaque
 from curbside.crypto.jose import sign_api_key
-from curbside.crypto.passphrase import rate_passphrase
+from curbside.crypto.passphrase_rating import rate_passphrase
 from curbside.crypto.random import random_bytes
 from curbside.crypto.secret import SecretBytes
 from curbside.crypto.sign import Signer, generate_signature_key
-from curbside.crypto.x509 import Issuer, make_device_certificate, make_user_certificate, parse_certificate
+from curbside.crypto.x509 import Issuer, make_device_certificate, make_user_certificate
 from curbside.errors import CurbsideError, InviteUsed, PeerUnavailable, RuleBroken
 from curbside.ids import DeviceId, decode_base64url, encode_base64url, encode_id
 from curbside.mls.key_package import OwnLeaf
@@ -60,9 +60,8 @@ def load_identity(vault: Vault) -> Identity:
         SecretBytes(rows.get_secret("device_key")),
         Capabilities(suites=(1, 2), extensions=(GROUP_POLICY,), credentials=(CREDENTIAL_X509,)),
     )
-    authority = parse_certificate(rows.get_certificate("authority"))
     sender = decode_base64url(rows.get_setting("external_sender"))
-    validator = OrganizationValidator(authority.public_key, sender)
+    validator = OrganizationValidator(rows.get_certificate("authority"), sender)
     return Identity(leaf, SecretBytes(rows.get_secret("api_key")), validator)
 
 
@@ -108,9 +107,7 @@ async def sign_up(
 
 async def _verified_invite(transport: Transport, link: InviteLink, now: int) -> VerifiedInvite:
     answer = await transport.call("GET", f"/v1/invites/{link.invite_id}", bodies.Invite, proof=False)
-    return verify_invite(
-        link, decode_base64url(answer.authority_certificate), decode_base64url(answer.enrolment_certificate), now
-    )
+    return verify_invite(link, answer, now)
 
 
 async def _make_identity(
@@ -125,8 +122,7 @@ async def _make_identity(
     """Make all keys and certificates, put them into the vault, and answer the request that enrols them."""
     user_key, device_key = generate_signature_key("ed25519"), generate_signature_key("ed25519")
     device_id = DeviceId(encode_id(random_bytes(16)))
-    enrolment = Issuer(invite.enrolment, link.enrolment_seed)
-    user = make_user_certificate(enrolment, Signer("ed25519", user_key).public, wanted.name, now)
+    user = make_user_certificate(invite.enrolment, Signer("ed25519", user_key).public, wanted.name, now)
     device_public = Signer("ed25519", device_key).public
     device = make_device_certificate(Issuer(user, user_key), device_public, wanted.label, device_id, now)
     started = opaque.start_registration(wanted.passphrase)
@@ -141,7 +137,12 @@ async def _make_identity(
     with vault.transaction() as rows:
         for name, key in (("user_key", user_key), ("device_key", device_key), ("api_key", transport.api_key)):
             rows.put_secret(name, key.reveal())
-        certificates = {"authority": invite.authority, "enrolment": invite.enrolment, "user": user, "device": device}
+        certificates = {
+            "authority": invite.authority,
+            "enrolment": invite.enrolment.certificate,
+            "user": user,
+            "device": device,
+        }
         for name, certificate in certificates.items():
             rows.put_certificate(name, certificate.raw)
         rows.put_setting("user_id", invite.user_id)

@@ -1,4 +1,4 @@
-"""Connection: keeps a device signed in and connected, and carries out the engine's effects. The only tasks of the client."""
+"""Connection: keeps a device signed in and connected, and carries out the engine's effects."""
 
 from __future__ import annotations
 

@@ -19,9 +19,10 @@ from curbside.client import account, media
 from curbside.client.connection import Connection
 from curbside.client.effects import Arrived, Changed, CommitSettled, Effect, Joined, Notice
 from curbside.client.engine import Engine
-from curbside.client.groups import Groups, Member
+from curbside.client.groups import Groups
 from curbside.client.rows import MessageRow
 from curbside.client.transport import Transport
+from curbside.client.trust import compute_safety_number
 from curbside.client.vault import Vault
 from curbside.clock import Clock, SystemClock
 from curbside.crypto import stream_aead
@@ -29,8 +30,10 @@ from curbside.crypto.secret import SecretBytes
 from curbside.errors import BlobCorrupt, CurbsideError, EpochConflict, NotFound, PeerUnavailable, UntrustedDevice
 from curbside.ids import ConversationId, DeviceId, UserId, decode_base64url
 from curbside.mls.group import CommitRequest
+from curbside.mls.public import verify_key_package
+from curbside.policy.chain import VerifiedDevice
 from curbside.wire import bodies, content
-from curbside.wire.group_policy import GroupPolicy
+from curbside.wire.group_policy import make_direct_policy, make_group_policy
 
 COMMIT_TRIES = 5
 COMMIT_SECONDS = 30.0
@@ -62,7 +65,7 @@ class Conversation:
     id: ConversationId
     kind: str
     title: str
-    people: tuple[Member, ...]
+    people: tuple[VerifiedDevice, ...]
     unread: int
     alarm: str
 
@@ -90,7 +93,6 @@ class Device:
         self.organization = rows.get_setting("organization")
         identity = account.load_identity(vault)
         self._validator = identity.validator
-        self._external_sender = decode_base64url(rows.get_setting("external_sender"))
         self._groups = Groups(vault, identity.leaf, identity.validator)
         self.engine = Engine(vault, self._groups, self.user_id, self.device_id)
         self.transport = Transport(rows.get_setting("server"), identity.api_key, clock, verify=verify)
@@ -157,7 +159,7 @@ class Device:
     def conversation(self, conversation: str) -> Conversation:
         """One conversation. Raises: NotFound."""
         row = self.vault.rows.get_conversation(conversation)
-        people = self._groups.people(row.id, self.clock.now())
+        people = self._groups.people(row.id)
         others = [p.name for p in people.values() if p.user_id != self.user_id]
         return Conversation(
             row.id,
@@ -323,8 +325,8 @@ class Device:
         if direct and (existing := self._find_direct(others[0])) is not None:
             return existing
         packages = await self._claim([*others, self.user_id])
-        policy = GroupPolicy(1, "direct" if direct else "group", (self.user_id,))
-        request = self.engine.create(policy, self._external_sender, title, self.clock.now_ms())
+        policy = make_direct_policy(self.user_id, UserId(others[0])) if direct else make_group_policy(self.user_id)
+        request = self.engine.create(policy, title, self.clock.now_ms())
         conversation = ConversationId(request.conversation_id)
         await self._call("POST", "/v1/conversations", bodies.ConversationState, request)
         await self.connection.follow(conversation)
@@ -347,16 +349,16 @@ class Device:
 
     async def refresh_keys(self, conversation: str) -> None:
         """Commit a path update: new keys for this device (post-compromise security, RFC 9420 section 12.4)."""
-        await self._commit(ConversationId(conversation), CommitRequest(update=True))
+        await self._commit(ConversationId(conversation), CommitRequest())
 
     def safety_number(self, conversation: str) -> str:
         """Digits that two people compare; the same on both sides when nobody stands between."""
-        people = self._groups.people(conversation, self.clock.now()).values()
-        return self._validator.safety_number([(p.user_id, p.user_certificate) for p in people])
+        people = self._groups.people(conversation).values()
+        return compute_safety_number((person.user_id, person.user_key) for person in people)
 
     def _find_direct(self, user_id: str) -> ConversationId | None:
         for row in self.vault.rows.conversations():
-            people = self._groups.people(row.id, self.clock.now())
+            people = self._groups.people(row.id)
             if row.kind == "direct" and not row.alarm and set(people) == {self.user_id, user_id}:
                 return row.id
         return None
@@ -370,7 +372,7 @@ class Device:
                 raise NotFound("this person has no device that can be reached")
             for device in claimed.devices:
                 package = decode_base64url(device.key_package)
-                found = self._validator.verify_key_package(package, self.clock.now())
+                found = self._identify_package(package)
                 if found.user_id != user_id:
                     raise UntrustedDevice(
                         found.device_label,
@@ -380,6 +382,12 @@ class Device:
                 if found.device_id != self.device_id:
                     packages.append(package)
         return packages
+
+    def _identify_package(self, package: bytes) -> VerifiedDevice:
+        """Whose key package it is, after all of its checks. Raises: UntrustedDevice, InvalidMessage errors."""
+        now = self.clock.now()
+        info = verify_key_package(package, self._validator, now)
+        return self._validator.verify_device(info.credential, info.signature_key, now)
 
     async def _commit(self, conversation: ConversationId, request: CommitRequest) -> None:
         """Stage, post, and wait until the log decides. Raises: EpochConflict (another won), or why it was refused."""

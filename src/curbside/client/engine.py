@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from curbside.client.effects import CaughtUp, Changed, CommitSettled, Effect, Notice, PostCommit, Retry, SendFrame
 from curbside.client.groups import Groups
 from curbside.client.outbox import HEALED_BY_SYNC, Outbox
-from curbside.client.sync import Sync
+from curbside.client.sync import Sync, title_of
 from curbside.client.transport import error_of_problem
 from curbside.client.vault import Vault
 from curbside.errors import CurbsideError, Malformed, Unavailable
@@ -122,7 +122,7 @@ class Engine:
         with self._step():
             message_id = self.outbox.write(conversation, message, now_ms)
             if content.kind(message) == content.Kind.TITLE:
-                self.vault.rows.save_title(conversation, content.title(message))
+                self.vault.rows.save_title(conversation, title_of(message))
             return message_id, [Changed(conversation, message_id), *self._release({conversation}, now_ms)]
 
     def write_with_upload(
@@ -174,10 +174,10 @@ class Engine:
                 self.outbox.write_report(conversation, statuses[-500:])
             return [Changed(conversation), *self._release({conversation}, now_ms)]
 
-    def create(self, policy: GroupPolicy, external_senders: bytes, title: str, now_ms: int) -> bodies.NewConversation:
+    def create(self, policy: GroupPolicy, title: str, now_ms: int) -> bodies.NewConversation:
         """A new conversation with only this device in it; the request that tells the server."""
         with self._step():
-            return self.groups.create(policy, external_senders, title, now_ms // 1000)
+            return self.groups.create(policy, title, now_ms // 1000)
 
     def commit(self, conversation: ConversationId, request: CommitRequest, now_ms: int) -> list[Effect]:
         """Stage a commit and post it; nothing of it counts until its entry is in the log."""

@@ -6,8 +6,6 @@ use reads the saved state again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import msgspec
 
 from curbside.client.rows import ConversationRow
@@ -16,24 +14,17 @@ from curbside.crypto.random import random_bytes
 from curbside.errors import NotFound
 from curbside.ids import ConversationId, encode_base64url, encode_id
 from curbside.mls.group import CommitRequest, Group, GroupSettings, KeyPackageSecrets, OwnLeaf, make_key_package
+from curbside.mls.trust import Member as MlsMember
+from curbside.policy.chain import VerifiedDevice
 from curbside.policy.validator import OrganizationValidator
 from curbside.wire import bodies
 from curbside.wire.group_policy import GroupPolicy
 
 SUITE = 1
-
-
-@dataclass(frozen=True)
-class Member:
-    """One device of a conversation, as its certificate chain says."""
-
-    leaf: int
-    user_id: str
-    device_id: str
-    name: str
-    role: str
-    device_label: str
-    user_certificate: bytes
+SETTINGS = GroupSettings(private_handshakes=False)
+KEY_PACKAGE_SECONDS = 30 * 24 * 3600
+LAST_RESORT_SECONDS = 365 * 24 * 3600
+CLOCK_SLACK_SECONDS = 3600
 
 
 class Groups:
@@ -67,19 +58,20 @@ class Groups:
         """New key packages, their private halves saved; as MLSMessages."""
         made = []
         for _ in range(count):
-            package = make_key_package(self._leaf, SUITE, now=now, last_resort=last_resort)
+            seconds = LAST_RESORT_SECONDS if last_resort else KEY_PACKAGE_SECONDS
+            package = make_key_package(self._leaf, SUITE, (now - CLOCK_SLACK_SECONDS, now + seconds))
             self._vault.rows.add_key_package(package.reference, package.save(), last_resort, now * 1000)
             made.append(package.public)
         return made
 
     # --- create, join ----------------------------------------------------------------------
 
-    def create(self, policy: GroupPolicy, external_senders: bytes, title: str, now: int) -> bodies.NewConversation:
+    def create(self, policy: GroupPolicy, title: str, now: int) -> bodies.NewConversation:
         """A new conversation with only this device in it; answers the request that tells the server."""
         raw = random_bytes(16)
         conversation = ConversationId(encode_id(raw))
-        extensions = self._validator.group_extensions(policy, external_senders)
-        group = Group.create(raw, self._leaf, SUITE, extensions, GroupSettings(), self._validator, now)
+        extensions = self._validator.group_extensions(policy)
+        group = Group.create(raw, self._leaf, SUITE, extensions, SETTINGS, self._validator, now)
         self._loaded[conversation] = group
         self._add_row(conversation, group, policy.kind, title, 0, now)
         return bodies.NewConversation(conversation, encode_base64url(group.group_info()))
@@ -91,14 +83,14 @@ class Groups:
         """
         saved = self._vault.rows.key_packages()
         packages = [KeyPackageSecrets.load(secrets) for _, secrets in saved]
-        group = Group.join(welcome, packages, validator=self._validator, now=now)
+        group = Group.join(welcome, packages, self._validator, now, SETTINGS)
         if encode_id(group.group_id) != conversation:
             raise NotFound("the Welcome is for another conversation")
-        policy = self._validator.verify_group(group.extensions)
+        policy = self._validator.verify_group(group.extensions, group.members, group.suite)
         self._loaded[conversation] = group
         self._add_row(conversation, group, policy.kind, "", sequence, now)
-        if group.joined_with is not None:
-            self._vault.rows.delete_key_package(group.joined_with)
+        if group.used_key_package is not None:
+            self._vault.rows.delete_key_package(group.used_key_package)
         return group
 
     def _add_row(
@@ -145,23 +137,14 @@ class Groups:
 
     # --- who is in it ----------------------------------------------------------------------
 
-    def members(self, conversation: str, now: int) -> list[Member]:
+    def members(self, conversation: str) -> list[VerifiedDevice]:
         """All devices of a conversation, in leaf order."""
-        return [self._member(m.leaf_index, m.credential, m.signature_key, now) for m in self.get(conversation).members]
+        return [self.identify(member) for member in self.get(conversation).members]
 
-    def people(self, conversation: str, now: int) -> dict[str, Member]:
-        """One member by user id for everybody in the conversation."""
-        return {member.user_id: member for member in self.members(conversation, now)}
+    def people(self, conversation: str) -> dict[str, VerifiedDevice]:
+        """One device by user id for everybody in the conversation."""
+        return {device.user_id: device for device in self.members(conversation)}
 
-    def member(self, conversation: str, leaf: int, now: int) -> Member:
-        """The device at a leaf. Raises: NotFound."""
-        for m in self.get(conversation).members:
-            if m.leaf_index == leaf:
-                return self._member(m.leaf_index, m.credential, m.signature_key, now)
-        raise NotFound("no device at that place of the conversation")
-
-    def _member(self, leaf: int, credential: object, signature_key: bytes, now: int) -> Member:
-        found = self._validator.identify(credential, signature_key, now)
-        return Member(
-            leaf, found.user_id, found.device_id, found.name, found.role, found.device_label, found.user_certificate
-        )
+    def identify(self, member: MlsMember) -> VerifiedDevice:
+        """Whose leaf it is; its chain was verified when it entered the group."""
+        return self._validator.identify(member.credential)

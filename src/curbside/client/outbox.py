@@ -98,7 +98,7 @@ class Outbox:
         if not waiting:
             return []
         group = self._groups.get(conversation)
-        if group.has_pending_proposals:
+        if group.pending:
             return [PostCommit(conversation, self._groups.stage(conversation, CommitRequest(), now_ms // 1000))]
         uploading = {upload.id for upload in self._vault.rows.uploads()}
         effects: list[Effect] = []

@@ -69,6 +69,10 @@ class UploadRow:
     offset: int
 
 
+def _outbox_row(r: tuple[Any, ...]) -> OutboxRow:
+    return OutboxRow(r[0], r[1], r[2], r[3], r[4], r[5], bool(r[6]), r[7])
+
+
 _CONVERSATION = "id, mls, kind, title, cursor, created_at, draft, read_upto, alarm"
 _MESSAGE = "row, id, mimi_id, conversation, sequence, sender, sender_device, at, delivery, content, problem"
 _OUTBOX = "row, id, conversation, content, epoch, envelope, report, tries"
@@ -224,8 +228,18 @@ class VaultRows:
         self._run(
             "insert into message (id, mimi_id, conversation, sequence, sender, sender_device, at, delivery, content,"
             " problem) values (?,?,?,?,?,?,?,?,?,?)",
-            (row.id, row.mimi_id, row.conversation, row.sequence, row.sender, row.sender_device, row.at, row.delivery)
-            + (row.content, row.problem),
+            (
+                row.id,
+                row.mimi_id,
+                row.conversation,
+                row.sequence,
+                row.sender,
+                row.sender_device,
+                row.at,
+                row.delivery,
+                row.content,
+                row.problem,
+            ),
         )
 
     def find_message(self, message: str) -> MessageRow | None:
@@ -286,7 +300,7 @@ class VaultRows:
 
     def receipts(self, mimi_id: bytes) -> dict[str, str]:
         """Status by user id."""
-        return dict(self._all("select user_id, status from receipt where mimi_id = ?", (mimi_id,)))  # type: ignore[arg-type]
+        return dict(self._all("select user_id, status from receipt where mimi_id = ?", (mimi_id,)))
 
     # --- outbox ----------------------------------------------------------------------------
 
@@ -301,12 +315,12 @@ class VaultRows:
         """What waits, in the order it was written."""
         where, values = ("where conversation = ?", (conversation,)) if conversation else ("", ())
         rows = self._all(f"select {_OUTBOX} from outbox {where} order by row", values)  # noqa: S608
-        return [OutboxRow(*r[:6], report=bool(r[6]), tries=r[7]) for r in rows]
+        return [_outbox_row(r) for r in rows]
 
     def find_outbox(self, message: str) -> OutboxRow | None:
         """One waiting message."""
         r = self._one(f"select {_OUTBOX} from outbox where id = ?", (message,))  # noqa: S608
-        return None if r is None else OutboxRow(*r[:6], report=bool(r[6]), tries=r[7])
+        return None if r is None else _outbox_row(r)
 
     def save_envelope(self, message: str, epoch: int, envelope: bytes) -> None:
         """Keep what was encrypted, so that a retry repeats the same bytes."""

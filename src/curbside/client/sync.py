@@ -98,7 +98,7 @@ class Sync:
                     continue
             self._advance_past(conversation, entry.sequence)
         for conversation, ids in delivered.items():
-            if len(self._groups.people(conversation, now_ms // 1000)) <= REPORTING_PEOPLE:
+            if len(self._groups.people(conversation)) <= REPORTING_PEOPLE:
                 self._outbox.write_report(conversation, [(i, content.Status.DELIVERED) for i in ids])
         return effects
 
@@ -156,7 +156,7 @@ class Sync:
         now_ms: int,
         delivered: dict[ConversationId, list[bytes]],
     ) -> list[Effect]:
-        member = self._groups.member(conversation, result.sender, now_ms // 1000)
+        member = self._groups.identify(result.sender)
         message = content.decode(result.data)
         mimi_id = content.message_id(
             result.data, content.user_uri(member.user_id), content.conversation_uri(conversation)
@@ -183,7 +183,7 @@ class Sync:
             )
         )
         if kind == content.Kind.TITLE:
-            self._vault.rows.save_title(conversation, content.title(message))
+            self._vault.rows.save_title(conversation, title_of(message))
         if member.user_id != self._me:
             delivered.setdefault(conversation, []).append(mimi_id)
         return [Arrived(conversation, identifier)]
@@ -199,7 +199,7 @@ class Sync:
             if row is None or name is None or row.sender != self._me or user == self._me:
                 continue
             self._vault.rows.add_receipt(mimi_id, user, name, now_ms)
-            others = set(self._groups.people(conversation, now_ms // 1000)) - {self._me}
+            others = set(self._groups.people(conversation)) - {self._me}
             receipts = self._vault.rows.receipts(mimi_id)
             if others and others <= set(receipts):
                 everyone = all(receipts[other] == "read" for other in others)
@@ -244,10 +244,16 @@ class Sync:
             if item.kind == frames.QUEUE_WELCOME and self._vault.rows.find_conversation(conversation) is None:
                 try:
                     self._groups.join(conversation, item.payload, item.sequence, now_ms // 1000)
-                    for person in self._groups.people(conversation, now_ms // 1000).values():
+                    for person in self._groups.people(conversation).values():
                         self._vault.rows.save_person(person.user_id, person.name, person.role, person.user_certificate)
                     effects += [Joined(conversation), SendFrame(self.frame(conversation))]
                 except (InvalidMessage, NotFound) as error:
                     effects.append(Notice(conversation, error))
             self._vault.rows.save_queue_position(item.position)
         return effects
+
+
+def title_of(message: content.Message) -> str:
+    """The title that a title message sets; "" when it has none."""
+    found = content.find_extension(message, content.Title)
+    return "" if found is None else found.title

@@ -80,7 +80,7 @@ class Transport:
         headers = {"content-type": "application/json"} if content is not None else {}
         response = await self.request(method, path, content=content, headers=headers, proof=proof)
         if answer is type(None):
-            return None  # type: ignore[return-value]
+            return None
         try:
             return msgspec.json.decode(response.content, type=answer)
         except (msgspec.DecodeError, msgspec.ValidationError) as error:

@@ -20,7 +20,6 @@ from curbside.wire.invite_link import InviteLink
 
 _INVITE: Final = "invite"
 _SAFETY_LABEL: Final = b"curbside safety number v1\x00"
-_GROUPS: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +64,8 @@ def verify_invite(link: InviteLink, invite: Invite, now: int) -> VerifiedInvite:
 def compute_safety_number(users: Iterable[tuple[UserId, bytes]]) -> str:
     """60 digits in twelve groups of five, the same on every device, over the users' root keys.
 
-    users: each user's id and root public key (32 bytes), in any order; one who stands twice counts once. SHA-256 over
-    label ‖ (user id (16) ‖ key (32)), sorted, is extended by SHA-256(label ‖ digest ‖ 0x01); each five bytes of the 64,
-    big-endian, modulo 100,000, are a group.
+    users: each user's id and root public key (32 bytes), in any order; one who stands twice counts once. The number is
+    SHA-256(label ‖ (user id (16) ‖ key (32)), sorted), big-endian, modulo 10^60.
 
     Raises: UsageError when a key has not 32 bytes.
     """
@@ -75,9 +73,8 @@ def compute_safety_number(users: Iterable[tuple[UserId, bytes]]) -> str:
     if any(len(entry) != 48 for entry in entries):
         raise UsageError("a root key has 32 bytes")
     digest = compute_hash("sha256", _SAFETY_LABEL + b"".join(entries))
-    long = digest + compute_hash("sha256", _SAFETY_LABEL + digest + b"\x01")
-    groups = (int.from_bytes(long[i : i + 5], "big") % 100_000 for i in range(0, 5 * _GROUPS, 5))
-    return " ".join(f"{group:05}" for group in groups)
+    digits = f"{int.from_bytes(digest, 'big') % 10**60:060}"
+    return " ".join(digits[i : i + 5] for i in range(0, 60, 5))
 
 
 def _parse_authority(invite: Invite, link: InviteLink) -> Certificate:

@@ -21,7 +21,7 @@ from typing import Any
 import apsw
 
 from curbside.client.rows import VaultRows
-from curbside.crypto.passphrase import WrapRecord, unwrap_vault_key, wrap_vault_key
+from curbside.crypto.passphrase import WrapRecord, unwrap, wrap
 from curbside.crypto.random import random_bytes
 from curbside.crypto.secret import SecretBytes
 from curbside.errors import IntegrityError, NotFound, StorageFull, StoreUnavailable, VaultBusy, VaultLocked
@@ -61,7 +61,7 @@ class Vault:
         try:
             key = SecretBytes(random_bytes(VAULT_KEY_BYTES))
             vault_id = encode_base64url(random_bytes(16))
-            _write_wraps(path, vault_id, [wrap_vault_key(key, passphrase, vault_id)])
+            _write_wraps(path, vault_id, [wrap(key, passphrase, vault_id)])
             vault = cls(path, key, lock_file)
             os.chmod(path, 0o600)
             schema = resources.files("curbside.client").joinpath("schema/0001_vault.sql").read_text("utf-8")
@@ -85,7 +85,7 @@ class Vault:
         lock_file = _lock(path)
         try:
             vault_id, wraps = _read_wraps(path)
-            vault = cls(path, unwrap_vault_key(wraps[0], passphrase, vault_id), lock_file)
+            vault = cls(path, unwrap(wraps[0], passphrase, vault_id), lock_file)
             try:
                 version = vault.rows.find_setting("schema")
             except apsw.NotADBError as error:
