@@ -102,6 +102,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     host: str = "127.0.0.1"
     port: int = 8443
     tls: Tls | None = None
+    authority_certificate: Path | None = None
+    """DER; None: `authority.der` in the data folder."""
     blobs_folder: Path | None = None
     """None: `blobs` in the data folder."""
     static_folder: Path | None = None
@@ -120,6 +122,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def database_path(self) -> Path:
         """The encrypted database's file."""
         return self.data_folder / "curbside.db"
+
+    @property
+    def authority_path(self) -> Path:
+        """The organisation authority's certificate, DER."""
+        return self.authority_certificate or self.data_folder / "authority.der"
 
     @property
     def blobs_path(self) -> Path:

@@ -90,16 +90,20 @@ class DeliveryChange(DeliveryView, Protocol):
         """Raises: DuplicateRequest when the id is taken."""
         ...
 
-    def append_entries(self, conversation_id: ConversationId, epoch: int, entries: Sequence[NewEntry]) -> int:
+    def append_entries(
+        self, conversation_id: ConversationId, epoch: int, entries: Sequence[NewEntry], while_waiting: bool = False
+    ) -> int:
         """Append in this order; the first one's sequence. Locks the conversation until the transaction ends.
 
-        Raises: EpochConflict (current_epoch) when the conversation is of another epoch; NotFound; DuplicateRequest when
-        a message id is in the log already.
+        while_waiting: also while proposals wait to be committed (handshakes).
+
+        Raises: EpochConflict (current_epoch) when the conversation is of another epoch; PendingProposals; NotFound:
+        these three before anything was changed. DuplicateRequest when a message id is in the log already.
         """
         ...
 
-    def advance_epoch(self, conversation_id: ConversationId, epoch: int, group_state: bytes) -> None:
-        """Set epoch and group state; an equal epoch replaces the state only (a proposal waits). Raises: NotFound."""
+    def advance_epoch(self, conversation_id: ConversationId, epoch: int, group_state: bytes, waiting: int = 0) -> None:
+        """Set epoch, group state and the number of proposals that wait. Raises: NotFound."""
         ...
 
     def add_members(self, conversation_id: ConversationId, members: Sequence[MemberRecord]) -> None: ...
@@ -164,6 +168,14 @@ class IdentityView(Protocol):
 
     def find_session(self, token_hash: bytes) -> SessionRecord | None: ...
 
+    def list_expired_sessions(self, now: int, limit: int) -> list[SessionRecord]:
+        """Sessions whose time is over and that `end_expired` would delete."""
+        ...
+
+    def list_expired_signins(self, now: int, limit: int) -> list[SigninRecord]:
+        """Sign-ins that nobody finished in time."""
+        ...
+
     def count_key_packages(self, device_id: DeviceId) -> int:
         """Those that can be handed out once."""
         ...
@@ -201,7 +213,7 @@ class IdentityChange(IdentityView, Protocol):
     def end_session(self, token_hash: bytes) -> None: ...
 
     def end_expired(self, now: int) -> None:
-        """Delete sessions, sign-ins and used proofs whose time is over."""
+        """Delete all sessions, sign-ins and used proofs whose time is over."""
         ...
 
     def add_signin(self, record: SigninRecord) -> None: ...

@@ -14,12 +14,13 @@ from curbside.ids import BlobId, ConversationId, DeviceId, InviteId, MessageId, 
 
 @dataclass(frozen=True, slots=True)
 class ConversationRecord:
-    """One conversation. last_sequence: of its log, 0 when empty. created_at: seconds."""
+    """One conversation. last_sequence: of its log, 0 when empty. waiting: proposals that wait to be committed."""
 
     conversation_id: ConversationId
     epoch: int
     last_sequence: int
     created_at: int
+    waiting: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import apsw
 
-from curbside.errors import DuplicateRequest, EpochConflict, NotFound
+from curbside.errors import DuplicateRequest, EpochConflict, NotFound, PendingProposals
 from curbside.ids import ConversationId, DeviceId, MessageId
 from curbside.server.store.records import (
     ConversationRecord,
@@ -18,7 +18,7 @@ from curbside.server.store.records import (
     QueueRecord,
 )
 
-_CONVERSATION = "conversation_id, epoch, last_sequence, created_at"
+_CONVERSATION = "conversation_id, epoch, last_sequence, created_at, waiting"
 _STAY = "device_id, user_id, leaf, first_sequence, last_sequence"
 
 
@@ -40,7 +40,7 @@ class SqliteDelivery:
 
     def list_conversations(self, device_id: DeviceId) -> list[ConversationRecord]:
         rows = self._run(
-            """SELECT conversation_id, epoch, conversations.last_sequence, created_at
+            """SELECT conversation_id, epoch, conversations.last_sequence, created_at, waiting
             FROM stays JOIN conversations ON number = conversation
             WHERE device_id = ? AND stays.last_sequence IS NULL ORDER BY number""",
             (device_id,),
@@ -53,33 +53,44 @@ class SqliteDelivery:
 
     def create_conversation(self, record: ConversationRecord, group_state: bytes) -> None:
         self._run(
-            f"INSERT OR IGNORE INTO conversations ({_CONVERSATION}, group_state) VALUES (?, ?, ?, ?, ?)",
-            (record.conversation_id, record.epoch, record.last_sequence, record.created_at, group_state),
+            f"INSERT OR IGNORE INTO conversations ({_CONVERSATION}, group_state) VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                record.conversation_id,
+                record.epoch,
+                record.last_sequence,
+                record.created_at,
+                record.waiting,
+                group_state,
+            ),
         )
         if self._connection.changes() != 1:
             raise DuplicateRequest
 
-    def advance_epoch(self, conversation_id: ConversationId, epoch: int, group_state: bytes) -> None:
+    def advance_epoch(self, conversation_id: ConversationId, epoch: int, group_state: bytes, waiting: int = 0) -> None:
         self._run(
-            "UPDATE conversations SET epoch = ?, group_state = ? WHERE conversation_id = ?",
-            (epoch, group_state, conversation_id),
+            "UPDATE conversations SET epoch = ?, group_state = ?, waiting = ? WHERE conversation_id = ?",
+            (epoch, group_state, waiting, conversation_id),
         )
         if self._connection.changes() != 1:
             raise NotFound
 
     # --- the log ------------------------------------------------------------------------------
 
-    def append_entries(self, conversation_id: ConversationId, epoch: int, entries: Sequence[NewEntry]) -> int:
+    def append_entries(
+        self, conversation_id: ConversationId, epoch: int, entries: Sequence[NewEntry], while_waiting: bool = False
+    ) -> int:
         row = self._run(
-            """UPDATE conversations SET last_sequence = last_sequence + ? WHERE conversation_id = ? AND epoch = ?
-            RETURNING number, last_sequence""",
-            (len(entries), conversation_id, epoch),
+            """UPDATE conversations SET last_sequence = last_sequence + ?
+            WHERE conversation_id = ? AND epoch = ? AND (waiting = 0 OR ?) RETURNING number, last_sequence""",
+            (len(entries), conversation_id, epoch, while_waiting),
         ).fetchone()
         if row is None:
             record = self.find_conversation(conversation_id)
             if record is None:
                 raise NotFound
-            raise EpochConflict(current_epoch=record.epoch)
+            if record.epoch != epoch:
+                raise EpochConflict(current_epoch=record.epoch)
+            raise PendingProposals
         number, last = row
         first = last - len(entries) + 1
         rows = [

@@ -7,6 +7,7 @@ CREATE TABLE conversations (
     epoch           INTEGER NOT NULL,                  -- current epoch
     last_sequence   INTEGER NOT NULL,                  -- last place taken in the log; 0 when empty
     created_at      INTEGER NOT NULL,                  -- when it was made
+    waiting         INTEGER NOT NULL DEFAULT 0,        -- proposals that must be committed before the next message
     group_state     BLOB    NOT NULL                   -- public view of the group at this epoch; no secrets in it
 ) STRICT;
 

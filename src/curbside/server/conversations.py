@@ -1,0 +1,411 @@
+"""Conversations: their beginning, the commits that change them, the delivery service's own proposals.
+
+The server can ask, never act: it follows signed commits, and as external sender it proposes that a device leave.
+
+[Note: one commit an epoch] Commits of one conversation are checked one after another (a lock in this process) and the
+store compares the epoch once more inside the transaction, so that also another process cannot win the same epoch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from curbside.audit.events import AuditEvent, EventName, ObjectType
+from curbside.clock import Clock
+from curbside.crypto.random import random_bytes
+from curbside.errors import (
+    CurbsideError,
+    DuplicateRequest,
+    EpochConflict,
+    Malformed,
+    MissingDevices,
+    RuleBroken,
+    TooLarge,
+    UntrustedDevice,
+)
+from curbside.ids import ConversationId, DeviceId, MessageId, UserId, decode_base64url, decode_id
+from curbside.policy.access import Relation, Subject, check_access
+from curbside.server.fanout import Fanout, PublishedEntry, encode_entry
+from curbside.server.groups import MESSAGE_ID_BYTES, FollowedGroup, GroupCache, GroupOpener, RosterChange, RosterMember
+from curbside.server.refusals import Refusal
+from curbside.server.store.ports import Change, Store, View
+from curbside.server.store.records import (
+    ConversationRecord,
+    EntryRecord,
+    MemberRecord,
+    NewEntry,
+    NewQueueItem,
+    PlaceRecord,
+    QueueRecord,
+)
+from curbside.wire import limits
+from curbside.wire.bodies import Appended, ConversationState, NewCommit, NewConversation
+from curbside.wire.frames import KIND_COMMIT, KIND_PROPOSAL, QUEUE_WELCOME
+
+LOCKS_KEPT: Final = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class _Commit:
+    """A commit request, decoded. message_id: 16 bytes. epoch: that it ends."""
+
+    subject: Subject
+    conversation_id: ConversationId
+    message_id: MessageId
+    epoch: int
+    commit: bytes
+    welcome: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A commit that was applied: the group one epoch on, and what it changed."""
+
+    group: FollowedGroup
+    change: RosterChange
+
+
+class ConversationService:
+    """Called by the routes of conversations, and by the device service when a device is revoked."""
+
+    def __init__(self, store: Store, opener: GroupOpener, cache: GroupCache, fanout: Fanout, clock: Clock) -> None:
+        self._store = store
+        self._opener = opener
+        self._cache = cache
+        self._fanout = fanout
+        self._clock = clock
+        self._locks: OrderedDict[ConversationId, asyncio.Lock] = OrderedDict()
+
+    # --- reading ------------------------------------------------------------------------------
+
+    async def get_state(self, subject: Subject, conversation_id: ConversationId) -> ConversationState:
+        """The conversation as a member sees it. Raises: NotFound, also when the caller is no member; Malformed."""
+        decode_id(conversation_id)
+
+        def change(tx: Change) -> ConversationState:
+            record, members = _find_for(tx, conversation_id)
+            _check_member("R-conversation-read", subject, members)
+            assert record is not None
+            tx.append_audit(self._event(EventName.GROUP_VIEWED, subject, conversation_id))
+            return _build_state(record, members)
+
+        return await self._store.write(
+            change, self._refusal(EventName.ACCESS_DENIED, subject, conversation_id, "R-conversation-read")
+        )
+
+    async def list_states(self, subject: Subject) -> list[ConversationState]:
+        """Conversations that the caller's device is a member of now."""
+
+        def change(tx: Change) -> list[ConversationState]:
+            tx.append_audit(self._event(EventName.GROUP_VIEWED, subject, None))
+            found = tx.delivery.list_conversations(subject.device_id)
+            return [_build_state(record, tx.delivery.list_members(record.conversation_id)) for record in found]
+
+        return await self._store.write(change)
+
+    async def is_member(self, subject: Subject, conversation_id: ConversationId) -> bool:
+        """Whether the caller's device is a member now."""
+
+        def question(view: View) -> bool:
+            return any(m.device_id == subject.device_id for m in view.delivery.list_members(conversation_id))
+
+        return await self._store.read(question)
+
+    # --- beginning ----------------------------------------------------------------------------
+
+    async def create(self, subject: Subject, body: NewConversation) -> ConversationState:
+        """Begin to follow a group of one. Repeating the same request is harmless.
+
+        Raises: PolicyDenied; Malformed, TooLarge; RuleBroken, BadSignature, UntrustedDevice, WrongGroup;
+        DuplicateRequest when the id belongs to something else.
+        """
+        conversation_id = ConversationId(body.conversation_id)
+        refusal = self._refusal(EventName.ACCESS_DENIED, subject, None, "R-conversation-create")
+        try:
+            check_access("R-conversation-create", subject)
+            group = self._open(subject, conversation_id, body)
+        except CurbsideError as error:
+            await self._record(refusal(error))
+            raise
+        state, now = group.save(), self._clock.now()
+        creator = group.list_members()[0]
+
+        def change(tx: Change) -> ConversationState:
+            former = tx.delivery.find_conversation(conversation_id)
+            if former is not None:
+                if former.epoch != 0 or tx.delivery.find_group_state(conversation_id) != state:
+                    raise DuplicateRequest
+                return _build_state(former, tx.delivery.list_members(conversation_id))
+            record = ConversationRecord(conversation_id, 0, 0, now)
+            tx.delivery.create_conversation(record, state)
+            member = MemberRecord(creator.device_id, creator.user_id, creator.leaf, 1)
+            tx.delivery.add_members(conversation_id, [member])
+            tx.append_audit(self._event(EventName.GROUP_CREATED, subject, conversation_id))
+            return _build_state(record, [member])
+
+        return await self._store.write(change, refusal)
+
+    def _open(self, subject: Subject, conversation_id: ConversationId, body: NewConversation) -> FollowedGroup:
+        raw_id = decode_id(conversation_id)
+        group_info = _decode_handshake(body.group_info)
+        group = self._opener.open_group(group_info, self._clock.now())
+        members = group.list_members()
+        if group.group_id != raw_id:
+            raise RuleBroken("delivery.create.group_id")
+        if group.epoch != 0 or len(members) != 1:
+            raise RuleBroken("delivery.create.epoch")
+        if members[0].device_id != subject.device_id or members[0].user_id != subject.user_id:
+            raise RuleBroken("delivery.create.creator")
+        return group
+
+    # --- commits ------------------------------------------------------------------------------
+
+    async def commit(self, subject: Subject, conversation_id: ConversationId, body: NewCommit) -> Appended:
+        """Accept the first valid commit of the current epoch. A retry with the same id and bytes gets the same answer.
+
+        Raises: NotFound when the caller is no member; EpochConflict (current_epoch); MissingDevices; DuplicateRequest;
+        Malformed, TooLarge, RuleBroken, BadSignature, UntrustedDevice, WrongGroup; PolicyDenied.
+        """
+        refusal = self._refusal(EventName.COMMIT_REJECTED, subject, conversation_id, "R-conversation-commit")
+        try:
+            request = _decode_commit(subject, conversation_id, body)
+            async with self._lock(conversation_id):
+                return await self._commit_locked(request)
+        except CurbsideError as error:
+            await self._record(refusal(error))
+            raise
+
+    async def _commit_locked(self, request: _Commit) -> Appended:
+        group = await self._cache.get_group(request.conversation_id)
+        members = group.list_members()
+        is_member = any(member.device_id == request.subject.device_id for member in members)
+        former = await self._find_former(request)
+        relation = Relation.MEMBER if is_member or former is not None else Relation.NONE
+        check_access("R-conversation-commit", request.subject, relation)
+        if former is not None:
+            if not former.is_same:
+                raise DuplicateRequest
+            return Appended(former.sequence, request.epoch + 1, former.received_at)
+        if request.epoch != group.epoch:
+            raise EpochConflict(current_epoch=group.epoch)
+        group = await self._cache.take_group(request.conversation_id)
+        self._check_committer(request, group, members)
+        step = _Step(group, group.apply_commit(request.commit, self._clock.now()))
+        _check_welcome(request, step.change)
+        appended, queued = await self._store.write(lambda tx: self._write_commit(tx, request, step))
+        self._cache.replace(request.conversation_id, step.group)
+        self._publish(request, step.change, appended, queued)
+        return appended
+
+    async def _find_former(self, request: _Commit) -> PlaceRecord | None:
+        """Where the same request was stored before, if the caller may know of it."""
+
+        def question(view: View) -> PlaceRecord | None:
+            stays = view.delivery.list_stays(request.subject.device_id, [request.conversation_id])
+            if not stays:
+                return None
+            return view.delivery.find_place(request.conversation_id, request.message_id, request.commit)
+
+        return await self._store.read(question)
+
+    def _check_committer(self, request: _Commit, group: FollowedGroup, members: Sequence[RosterMember]) -> None:
+        """A device sends its own commits only: the audit log names who acted."""
+        leaf = group.find_sender(request.commit)
+        own = next(member.leaf for member in members if member.device_id == request.subject.device_id)
+        if leaf is not None and leaf != own:
+            raise RuleBroken("delivery.commit.sender")
+
+    def _write_commit(self, tx: Change, request: _Commit, step: _Step) -> tuple[Appended, list[QueueRecord]]:
+        conversation_id, now = request.conversation_id, self._clock.now_ms()
+        _check_devices(tx, step)
+        entry = NewEntry(KIND_COMMIT, request.message_id, now, request.commit)
+        sequence = tx.delivery.append_entries(conversation_id, request.epoch, [entry], while_waiting=True)
+        tx.delivery.advance_epoch(conversation_id, step.group.epoch, step.group.save(), len(step.group.list_waiting()))
+        removed = [member.device_id for member in step.change.removed]
+        tx.delivery.end_members(conversation_id, removed, sequence)
+        added = [MemberRecord(m.device_id, m.user_id, m.leaf, sequence + 1) for m in step.change.added]
+        tx.delivery.add_members(conversation_id, added)
+        welcomes = [
+            NewQueueItem(m.device_id, QUEUE_WELCOME, conversation_id, sequence, request.welcome)
+            for m in step.change.added
+            if request.welcome is not None
+        ]
+        positions = tx.delivery.add_queue_items(welcomes)
+        for event in self._list_commit_events(request, step, sequence):
+            tx.append_audit(event)
+        queued = [
+            QueueRecord(position, item.kind, item.conversation_id, item.sequence, item.payload)
+            for position, item in zip(positions, welcomes, strict=True)
+        ]
+        return Appended(sequence, step.group.epoch, now), queued
+
+    def _list_commit_events(self, request: _Commit, step: _Step, sequence: int) -> Iterable[AuditEvent]:
+        subject, conversation_id = request.subject, request.conversation_id
+        extra: dict[str, int | str] = {"epoch": step.group.epoch, "sequence": sequence}
+        yield self._event(EventName.COMMIT_ACCEPTED, subject, conversation_id, extra)
+        for name, members in (
+            (EventName.MEMBER_ADDED, step.change.added),
+            (EventName.MEMBER_REMOVED, step.change.removed),
+        ):
+            for member in members:
+                who: dict[str, int | str] = {"user": member.user_id, "device": member.device_id}
+                yield self._event(name, subject, conversation_id, extra | who)
+
+    def _publish(
+        self, request: _Commit, change: RosterChange, appended: Appended, queued: Sequence[QueueRecord]
+    ) -> None:
+        record = EntryRecord(
+            request.conversation_id,
+            appended.sequence,
+            KIND_COMMIT,
+            request.message_id,
+            appended.received_at,
+            request.commit,
+        )
+        self._publish_entry(record)
+        removed = [member.device_id for member in change.removed]
+        self._fanout.end_stays(request.conversation_id, removed, appended.sequence)
+        if queued:
+            for member, item in zip(change.added, queued, strict=True):
+                self._fanout.offer_queue(member.device_id, item)
+
+    def _publish_entry(self, record: EntryRecord) -> None:
+        # Handshakes are rare: their listeners read them from the log, which writes the event of the delivery.
+        entry = PublishedEntry(record.conversation_id, record.sequence, encode_entry(record))
+        self._fanout.publish(entry, frozenset())
+
+    # --- the delivery service's proposals -----------------------------------------------------
+
+    async def propose_removal(self, device_id: DeviceId, by: Subject) -> int:
+        """Ask every conversation of a revoked device to remove it; how many were asked.
+
+        From then on nobody sends before the removal is committed.
+        """
+
+        def question(view: View) -> list[ConversationRecord]:
+            return view.delivery.list_conversations(device_id)
+
+        found = await self._store.read(question)
+        asked = 0
+        for record in found:
+            async with self._lock(record.conversation_id):
+                asked += await self._propose_locked(record.conversation_id, device_id, by)
+        return asked
+
+    async def _propose_locked(self, conversation_id: ConversationId, device_id: DeviceId, by: Subject) -> bool:
+        group = await self._cache.take_group(conversation_id)
+        leaf = next((member.leaf for member in group.list_members() if member.device_id == device_id), None)
+        if leaf is None:
+            return False
+        epoch, message = group.epoch, group.propose_remove(leaf)
+        entry = NewEntry(KIND_PROPOSAL, MessageId(random_bytes(MESSAGE_ID_BYTES)), self._clock.now_ms(), message)
+
+        def change(tx: Change) -> int:
+            sequence = tx.delivery.append_entries(conversation_id, epoch, [entry], while_waiting=True)
+            tx.delivery.advance_epoch(conversation_id, epoch, group.save(), len(group.list_waiting()))
+            extra: dict[str, int | str] = {"epoch": epoch, "sequence": sequence, "device": device_id}
+            tx.append_audit(self._event(EventName.PROPOSAL_ADDED, by, conversation_id, extra))
+            return sequence
+
+        sequence = await self._store.write(change)
+        self._cache.replace(conversation_id, group)
+        self._publish_entry(
+            EntryRecord(conversation_id, sequence, entry.kind, entry.message_id, entry.received_at, message)
+        )
+        return True
+
+    # --- audit and locks ----------------------------------------------------------------------
+
+    def _event(
+        self,
+        name: EventName,
+        subject: Subject,
+        conversation_id: ConversationId | None,
+        extra: dict[str, int | str] | None = None,
+    ) -> AuditEvent:
+        return AuditEvent(
+            at=self._clock.now_ms(),
+            name=name,
+            actor_user=subject.user_id,
+            actor_device=subject.device_id,
+            actor_role=subject.role,
+            object_type=ObjectType.CONVERSATION if conversation_id else ObjectType.NONE,
+            object_id=conversation_id or "",
+            extra=extra or {},
+        )
+
+    def _refusal(self, name: EventName, subject: Subject, conversation_id: ConversationId | None, rule: str) -> Refusal:
+        return Refusal(name, subject, ObjectType.CONVERSATION, conversation_id or "", rule, self._clock)
+
+    async def _record(self, event: AuditEvent) -> None:
+        await self._store.write(lambda tx: tx.append_audit(event))
+
+    def _lock(self, conversation_id: ConversationId) -> asyncio.Lock:
+        lock = self._locks.setdefault(conversation_id, asyncio.Lock())
+        self._locks.move_to_end(conversation_id)
+        while len(self._locks) > LOCKS_KEPT and not next(iter(self._locks.values())).locked():
+            self._locks.popitem(last=False)
+        return lock
+
+
+def _find_for(tx: Change, conversation_id: ConversationId) -> tuple[ConversationRecord | None, list[MemberRecord]]:
+    record = tx.delivery.find_conversation(conversation_id)
+    return record, tx.delivery.list_members(conversation_id) if record is not None else []
+
+
+def _check_member(rule: str, subject: Subject, members: Iterable[MemberRecord]) -> None:
+    is_member = any(member.device_id == subject.device_id for member in members)
+    check_access(rule, subject, Relation.MEMBER if is_member else Relation.NONE)
+
+
+def _build_state(record: ConversationRecord, members: Iterable[MemberRecord]) -> ConversationState:
+    by_leaf: dict[int, str] = {member.leaf: member.device_id for member in members}
+    return ConversationState(record.conversation_id, record.epoch, record.last_sequence, by_leaf)
+
+
+def _decode_handshake(text: str) -> bytes:
+    if len(text) > limits.HANDSHAKE_BYTES * 4 // 3 + 4:
+        raise TooLarge(limit=limits.HANDSHAKE_BYTES)
+    return decode_base64url(text)
+
+
+def _decode_commit(subject: Subject, conversation_id: ConversationId, body: NewCommit) -> _Commit:
+    decode_id(conversation_id)
+    message_id = decode_base64url(body.message_id)
+    if len(message_id) != MESSAGE_ID_BYTES:
+        raise Malformed("a message id has 16 bytes")
+    welcome = _decode_handshake(body.welcome) if body.welcome is not None else None
+    commit = _decode_handshake(body.commit)
+    return _Commit(subject, conversation_id, MessageId(message_id), body.epoch, commit, welcome)
+
+
+def _check_welcome(request: _Commit, change: RosterChange) -> None:
+    """Devices that were added need a Welcome; one that added itself (an external commit) does not."""
+    others = [member for member in change.added if member.device_id != request.subject.device_id]
+    if bool(others) != (request.welcome is not None):
+        raise RuleBroken("delivery.commit.welcome")
+
+
+def _check_devices(tx: Change, step: _Step) -> None:
+    """Added devices are enrolled and active, and a user who is new to the conversation comes with all of them."""
+    present = {member.device_id for member in step.group.list_members()}
+    fresh: set[UserId] = set()
+    before = {m.user_id for m in step.group.list_members()} - {m.user_id for m in step.change.added}
+    for member in step.change.added:
+        device = tx.identity.find_device(member.device_id)
+        if device is None or device.user_id != member.user_id or device.revoked_at:
+            raise UntrustedDevice(member.device_id, "delivery.device.active")
+        if member.user_id not in before:
+            fresh.add(member.user_id)
+    missing = [
+        device.device_id
+        for user_id in sorted(fresh)
+        for device in tx.identity.list_devices(user_id)
+        if not device.revoked_at and device.device_id not in present
+    ]
+    if missing:
+        raise MissingDevices(missing_devices=missing)
