@@ -10,6 +10,7 @@ cd "$(dirname "$0")/.."
 
 # Hospitals often inspect TLS with a certificate of their own: trust what the system trusts.
 if [ -e /etc/ssl/certs/ca-certificates.crt ]; then
+    export PIP_CERT="${PIP_CERT:-/etc/ssl/certs/ca-certificates.crt}"
     export UV_SYSTEM_CERTS="${UV_SYSTEM_CERTS:-1}" NODE_USE_SYSTEM_CA="${NODE_USE_SYSTEM_CA:-1}"
 fi
 

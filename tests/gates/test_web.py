@@ -33,8 +33,16 @@ def web(root: Path, tmp_path: Path) -> Path:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    for name in ("package.json", "tsconfig.json", ".dependency-cruiser.cjs", "vite.config.ts"):
-        shutil.copy(root / "web" / name, tmp_path)
+    (tmp_path / "scripts").mkdir()
+    for name in (
+        "package.json",
+        "tsconfig.json",
+        "tsconfig.core.json",
+        "scripts/assets.d.ts",
+        ".dependency-cruiser.cjs",
+        "vite.config.ts",
+    ):
+        shutil.copy(root / "web" / name, tmp_path / name)
     (tmp_path / "node_modules").symlink_to(root / "web/node_modules")
     return tmp_path
 
@@ -100,6 +108,14 @@ def test_types_are_checked_in_code_and_components(root: Path, web: Path) -> None
     passed, output = run(root, web, "check.mjs")
     assert not passed
     assert "Property 'gone' does not exist" in output
+
+
+def test_core_has_no_page(root: Path, web: Path) -> None:
+    worker = web / "src/core/worker.ts"
+    worker.write_text(worker.read_text() + "document.title = '';\n")
+    passed, output = run(root, web, "check.mjs")
+    assert not passed
+    assert "the core does not fit into a Worker" in output
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 // Types of the web client: tsc for the TypeScript files, svelte-check for the components. Warnings count as errors.
+// The core is checked a second time without the types of a page: it has no DOM.
 
 import { fail, root, runTool, sourceFiles } from "./run.mjs";
 
@@ -10,6 +11,10 @@ const looked = listed.output.split("\n").filter((line) => line.startsWith(`${roo
 if (listed.status !== 0 || looked === 0) fail(`types: tsc looked at ${looked} of our files\n${listed.output}`);
 
 if (runTool("typescript/bin/tsc", ["--noEmit", "--pretty", "false"]).status !== 0) fail("types: tsc found errors");
+
+// The core runs in a Worker: the same files again, with a Worker's types and without the page's.
+const core = runTool("typescript/bin/tsc", ["--noEmit", "--pretty", "false", "-p", "tsconfig.core.json"], { quiet: true });
+if (core.status !== 0) fail(`${core.output}\ntypes: the core does not fit into a Worker`);
 
 const svelte = runTool(
   "svelte-check/bin/svelte-check",
