@@ -21,7 +21,7 @@ def main() -> int:
     options = parser.parse_args()
     good = True
     for path in options.files:
-        result = run_file(path)
+        result = run_file(str(path))
         print(f"{result.passed}/{result.total} {path.name}", flush=True)
         for failure in result.failures[: options.failures]:
             print(f"  {failure}", file=sys.stderr)

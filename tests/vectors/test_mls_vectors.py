@@ -36,6 +36,6 @@ def test_all_official_files_are_here() -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name.removesuffix(".json.xz"))
 def test_every_case_of_the_file_passes(path: Path) -> None:
-    result = run_file(path)
+    result = run_file(str(path))
     assert result.failures == ()
     assert result.passed == result.total == COUNTS[path.name.removesuffix(".json.xz")]

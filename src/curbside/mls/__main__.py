@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from curbside.errors import CurbsideError
 from curbside.mls.demo import run_demo
@@ -25,11 +24,11 @@ def _say(line: str) -> None:
     sys.stdout.write(line + "\n")
 
 
-def _vectors(files: Sequence[Path]) -> int:
+def _vectors(files: Sequence[str]) -> int:
     good = True
     for path in files:
         result = run_file(path)
-        _say(f"{result.passed}/{result.total} {path.name}")
+        _say(f"{result.passed}/{result.total} {path.rpartition('/')[2]}")
         for failure in result.failures[:3]:
             sys.stderr.write(f"  {failure}\n")
         good = good and result.passed == result.total > 0
@@ -37,8 +36,11 @@ def _vectors(files: Sequence[Path]) -> int:
 
 
 def _inspect(source: str) -> int:
-    path = Path(source)
-    data = path.read_bytes() if len(source) < 256 and path.is_file() else bytes.fromhex(source)
+    try:
+        data = bytes.fromhex(source)
+    except ValueError:
+        with open(source, "rb") as file:
+            data = file.read()
     for line in describe(data):
         _say(line)
     return 0
@@ -53,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     vectors = commands.add_parser("vectors", help="run official test vectors (.json or .json.xz)")
-    vectors.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    vectors.add_argument("files", nargs="+", metavar="FILE")
     inspect = commands.add_parser("inspect", help="explain an MLSMessage")
     inspect.add_argument("source", metavar="HEX|FILE")
     commands.add_parser("demo", help="three members create, add, talk, remove")
