@@ -52,7 +52,8 @@ def rate_passphrase(passphrase: str, name: str, organization: str) -> Rating:
     score = next((score for least, score in _SCORES if units >= least), 0)
     if len(text) < MINIMUM_CHARS:
         missing = MINIMUM_CHARS - len(text)
-        return Rating(min(score, 1), f"{missing} more characters: four or five unrelated words are good.", False)
+        more = "1 more character" if missing == 1 else f"{missing} more characters"
+        return Rating(min(score, 1), f"{more}: four or five unrelated words are good.", False)
     if units < _ACCEPTABLE_UNITS:
         return Rating(
             score, "Too easy to guess: avoid names, well-known words and patterns; add unrelated words.", False

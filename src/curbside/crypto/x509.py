@@ -273,6 +273,7 @@ def parse_certificate(raw: bytes) -> Certificate:
     _expect(len(serial) == 16 and 0 < serial[0] < 0x80, "a serial number that is not 16 bytes and positive")
     _expect(fields.take_whole(der.SEQUENCE) == _ED25519, "another signature algorithm than Ed25519")
     issuer_der = fields.take_whole(der.SEQUENCE)
+    _read_subject(issuer_der)
     validity = fields.inner(der.SEQUENCE)
     not_before, not_after = der.read_time(validity), der.read_time(validity)
     validity.finish()
