@@ -6,12 +6,9 @@ from collections.abc import Sequence
 
 from curbside.audit.events import EventName, ObjectType
 from curbside.clock import Clock
-from curbside.crypto.suites import get_suite
 from curbside.errors import CurbsideError, NotFound, RuleBroken, TooLarge
 from curbside.ids import DeviceId, UserId, decode_base64url, decode_id, encode_base64url
-from curbside.mls.messages import parse_message
-from curbside.mls.nodes import CREDENTIAL_X509, KeyPackage
-from curbside.mls.validation import Guard, verify_key_package_for
+from curbside.mls.public import verify_key_package
 from curbside.policy.access import Subject, check_access
 from curbside.policy.validator import OrganizationValidator
 from curbside.server.people import find_relation
@@ -35,16 +32,12 @@ class KeyPackageVerifier:
 
         Raises: Malformed; RuleBroken; BadSignature; UntrustedDevice.
         """
-        message = parse_message(raw)
-        if not isinstance(message, KeyPackage):
-            raise RuleBroken("key_package.form", "not a key package")
-        if message.suite not in self._suites:
+        info = verify_key_package(raw, self._validator, self._clock.now())
+        if info.suite not in self._suites:
             raise RuleBroken("group.suite")
-        credential = message.leaf.credential
-        if credential.kind != CREDENTIAL_X509 or credential.certificates != chain:
+        # The chain names the device's key, and the validator refuses a leaf whose signature key is another one.
+        if info.credential.certificates != chain:
             raise RuleBroken("key_package.device", "the key package is of another device")
-        # The chain names the device's key; the validator refuses a leaf whose signature key is another one.
-        verify_key_package_for(get_suite(message.suite), message, Guard(self._validator, self._clock.now()))
         return raw
 
     def verify_all(

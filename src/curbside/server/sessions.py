@@ -57,7 +57,9 @@ class Authenticated:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class FoundSession:
+    """A session that is live, with whose it is."""
+
     session: SessionRecord
     device: DeviceRecord
     user: UserRecord
@@ -101,7 +103,7 @@ class SessionService:
         Raises: NotAuthenticated, whatever is wrong; member `check` says what, where the device can heal it.
         """
         token_hash = hash_token(request.token)
-        found = await self._store.read(lambda view: _find(view, token_hash))
+        found = await self._store.read(lambda view: find_session(view, token_hash))
         if found is None:
             raise NotAuthenticated
         wanted = ProofRequest(request.method, request.uri, self._clock.now(), request.token, request.nonce)
@@ -111,7 +113,7 @@ class SessionService:
             await self._record_refusal(found, str(error.members.get("check", "")))
             raise
         return await self._store.write(
-            lambda tx: self._admit(tx, found, proof), lambda error: self._refusal(found, error)
+            lambda tx: self.admit(tx, found, proof), lambda error: self._refusal(found, error)
         )
 
     async def end_session(self, who: Authenticated) -> None:
@@ -133,7 +135,7 @@ class SessionService:
 
     # --- inside a transaction -----------------------------------------------------------------
 
-    def _admit(self, tx: Change, found: _Found, proof: Proof) -> Authenticated:
+    def admit(self, tx: Change, found: FoundSession, proof: Proof) -> Authenticated:
         """The second look, in the transaction that uses the proof up: nothing may have ended meanwhile."""
         now = self._clock.now()
         session, device = found.session, found.device
@@ -162,7 +164,7 @@ class SessionService:
             )
         )
 
-    def _refusal(self, found: _Found, error: CurbsideError) -> AuditEvent:
+    def _refusal(self, found: FoundSession, error: CurbsideError) -> AuditEvent:
         check = str(error.members.get("check", error.code))
         name = EventName.SESSION_EXPIRED if check == "session.expired" else EventName.ACCESS_DENIED
         return AuditEvent(
@@ -176,7 +178,7 @@ class SessionService:
             reason=check,
         )
 
-    async def _record_refusal(self, found: _Found, check: str) -> None:
+    async def _record_refusal(self, found: FoundSession, check: str) -> None:
         event = self._refusal(found, NotAuthenticated(check=check))
         await self._store.write(lambda tx: tx.append_audit(event))
 
@@ -201,15 +203,16 @@ def parse_authorization(header: str) -> str:
     return header[len(SCHEME) :]
 
 
-def _find(view: View, token_hash: bytes) -> _Found | None:
+def find_session(view: View, token_hash: bytes) -> FoundSession | None:
+    """The session of a token, if its device is active."""
     session = view.identity.find_session(token_hash)
     if session is None:
         return None
     device, user = view.identity.find_device(session.device_id), view.identity.find_user(session.user_id)
     if device is None or user is None or device.revoked_at:
         return None
-    return _Found(session, device, user)
+    return FoundSession(session, device, user)
 
 
-def _subject(found: _Found) -> Subject:
+def _subject(found: FoundSession) -> Subject:
     return Subject(found.user.user_id, found.device.device_id, Role(found.user.role))

@@ -1,0 +1,21 @@
+"""GET /v1/people and /v1/people/{user_id}."""
+
+from __future__ import annotations
+
+from litestar import get
+
+from curbside.policy.access import Subject
+from curbside.server.directory import DirectoryService
+from curbside.wire import bodies
+
+
+@get("/v1/people", opt={"rule": "R-people-list"})
+async def list_people(subject: Subject, directory: DirectoryService, query: str = "", after: str = "") -> bodies.People:
+    """One page of the directory, by name."""
+    return await directory.list_people(subject, query, after)
+
+
+@get("/v1/people/{user_id:str}", opt={"rule": "R-people-read"})
+async def get_person(user_id: str, subject: Subject, directory: DirectoryService) -> bodies.Person:
+    """One person."""
+    return await directory.get_person(subject, user_id)

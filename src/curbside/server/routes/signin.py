@@ -1,0 +1,27 @@
+"""POST /v1/signin/start and /v1/signin/finish, DELETE /v1/session."""
+
+from __future__ import annotations
+
+from litestar import delete, post
+
+from curbside.server.identity import IdentityService, ProvedCall
+from curbside.server.sessions import Authenticated, SessionService
+from curbside.wire import bodies
+
+
+@post("/v1/signin/start", status_code=200, opt={"rule": "R-signin"})
+async def start_signin(data: bodies.SigninStart, identity: IdentityService) -> bodies.SigninStarted:
+    """Sign in, first step (RFC 9807 section 6)."""
+    return await identity.start_signin(data)
+
+
+@post("/v1/signin/finish", status_code=200, opt={"rule": "R-signin"})
+async def finish_signin(data: bodies.SigninFinish, identity: IdentityService, call: ProvedCall) -> bodies.Session:
+    """Sign in, last step: a session bound to the device's key."""
+    return await identity.finish_signin(data, call)
+
+
+@delete("/v1/session", status_code=204, opt={"rule": "R-session-end"})
+async def end_session(authenticated: Authenticated, sessions: SessionService) -> None:
+    """Sign out."""
+    await sessions.end_session(authenticated)
