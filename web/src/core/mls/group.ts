@@ -127,6 +127,13 @@ export class Group<I extends LeafIdentity> {
     return Object.keys(this.#state.unappliedProposals).length > 0;
   }
 
+  /** Whether a waiting proposal removes this device: somebody else has to commit it. */
+  get isBeingRemoved(): boolean {
+    return Object.values(this.#state.unappliedProposals).some(
+      ({ proposal }) => proposal.proposalType === "remove" && proposal.remove.removed === this.ownLeaf,
+    );
+  }
+
   /** The commit that waits for the delivery service. */
   get stagedCommit(): Uint8Array | undefined {
     return this.#staged?.commit;
