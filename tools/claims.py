@@ -159,7 +159,11 @@ FORBIDDEN = [
         "consumer apps lack a BAA, access control, audit and retention",
     ),
     Forbidden(
-        (r"\b(plausibly )?deniab(le|ility)\b", r"non-?\s?repudia(ble|tion)"),
+        (
+            r"\b(is|are|be|plausibly|fully|truly)\s+deniable\b|\bdeniable (messag|encrypt|authent)\w*",
+            r"\b(offers?|provides?|gives?|with|has) (plausible |full )?deniability",
+            r"non-?\s?repudia(ble|tion)",
+        ),
         "signatures bind a device, not a hand",
         "attributable to a registered device key",
     ),

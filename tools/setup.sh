@@ -44,7 +44,7 @@ find_python() {
     stop "no Python 3.11 or newer found" "install one (Debian 12: apt-get install python3), or run: make PYTHON=/path/to/python3 $*"
 }
 
-venv() {
+step_venv() {
     if [ -x .venv/bin/uv ] && .venv/bin/python -c '' 2>/dev/null; then
         say "using the .venv that is here"
         return
@@ -65,7 +65,7 @@ venv() {
         stop "pip could not install uv" "check the network or the package index that pip is set to, then run make again"
 }
 
-packages() {
+step_packages() {
     lock="requirements/$1.txt"
     say "installing $(grep -c '^[a-z]' "$lock") packages, each checked against its hash ($lock)"
     if ! .venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r "$lock"; then
@@ -78,14 +78,14 @@ packages() {
         stop "Curbside itself could not be installed into .venv" "read the message above; remove .venv and run make again"
 }
 
-node_modules() {
+step_node_modules() {
     say "installing the web client's packages"
     tools/npm ci --no-progress --loglevel=error --prefer-offline ||
         stop "npm could not install the web client's packages" "check the network, then run make again"
     tools/npm run --silent patch
 }
 
-chromium() {
+step_chromium() {
     for candidate in "${CURBSIDE_CHROMIUM:-}" chromium chromium-browser google-chrome; do
         [ -n "$candidate" ] && command -v "$candidate" >/dev/null 2>&1 && return
     done
@@ -96,4 +96,6 @@ chromium() {
     fi
 }
 
-"$@"
+step=$1
+shift
+"step_$step" "$@"

@@ -94,7 +94,7 @@ module.exports = {
     tsConfig: { fileName: "tsconfig.json" },
     enhancedResolveOptions: {
       exportsFields: ["exports"],
-      conditionNames: ["svelte", "browser", "import", "types", "default"],
+      conditionNames: ["svelte", "browser", "import", "default"],
       extensions: [".ts", ".mjs", ".js", ".svelte", ".json"],
     },
   },
