@@ -126,6 +126,8 @@ def _agree(key: _PrivateKey, public: bytes) -> bytes:
             return key.exchange(X25519PublicKey.from_public_bytes(public))
         if isinstance(key, X448PrivateKey):
             return key.exchange(X448PublicKey.from_public_bytes(public))
+        if public[:1] != b"\x04":
+            raise Malformed("not an uncompressed point")
         return key.exchange(ec.ECDH(), ec.EllipticCurvePublicKey.from_encoded_point(key.curve, public))
     except (ValueError, UnsupportedAlgorithm):
         raise Malformed("key agreement failed") from None

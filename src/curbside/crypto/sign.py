@@ -57,6 +57,8 @@ def _load_public(name: SignatureName, public: bytes) -> _PublicKey:
             return Ed25519PublicKey.from_public_bytes(public)
         if name == "ed448":
             return Ed448PublicKey.from_public_bytes(public)
+        if public[:1] != b"\x04":
+            raise Malformed("not an uncompressed point")
         return ec.EllipticCurvePublicKey.from_encoded_point(_CURVES[name][0], public)
     except (ValueError, UnsupportedAlgorithm):
         raise Malformed("not a public signature key of this kind") from None

@@ -463,7 +463,8 @@ class Group:
     def receive(self, message: bytes, now: int, psks: Mapping[bytes, SecretBytes] = _NO_PSKS) -> Received:
         """Take in a message of the group; a refusal changes nothing.
 
-        Args: `now` unix seconds; `psks` external PSKs that a commit may name.
+        Args: `now` unix seconds: when the server took the message, for a device that catches up later would refuse
+            KeyPackages that were good when they were added. `psks` external PSKs that a commit may name.
         Raises: WrongGroup; StaleEpoch; FutureEpoch; Replayed; BadSignature; DecryptionFailed; RuleBroken;
             UntrustedDevice; Malformed; TooLarge; what the policy raises; Gone.
         """
@@ -564,6 +565,10 @@ class Group:
         else:
             self._enter(enter_epoch(epoch, step, signed, self._psks(psks), state.own_updates), now)
         return CommitReceived(step.diff, removed, step.context.epoch, sender, signed.content.aad, external=external)
+
+    def expire(self, now: int) -> None:
+        """Delete skipped keys and past epochs that are too old at `now`; `receive` does it by itself."""
+        self._expire(now)
 
     # --- changing state --------------------------------------------------------------------
 

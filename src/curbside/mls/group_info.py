@@ -32,7 +32,7 @@ def verify_group_info(info: GroupInfo, tree_bytes: bytes | None, guard: Guard) -
     encoded = tree_bytes if encoded is None else encoded
     if encoded is None:
         refuse(Check.TREE_MISSING)
-    tree = RatchetTree.parse(suite, encoded)
+    tree = RatchetTree.parse(suite, encoded, guard.limits.max_leaves)
     require(tree.leaf_count <= guard.limits.max_leaves, Check.TREE_SIZE)
     require(tree.tree_hash() == info.context.tree_hash, Check.TREE_HASH)
     signer = tree.find_leaf(info.signer)

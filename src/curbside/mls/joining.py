@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from curbside.crypto import hpke
 from curbside.crypto.random import random_bytes
@@ -16,9 +16,21 @@ from curbside.mls.extensions import find_external_pub
 from curbside.mls.group_info import parse_group_info, verify_group_info
 from curbside.mls.key_package import KeyPackageSecrets, LeafPlace, OwnLeaf, make_leaf, make_signer
 from curbside.mls.key_schedule import confirmation_tag, make_external_init, split_epoch
-from curbside.mls.messages import NEW_MEMBER_COMMIT, GroupContext, Sender
+from curbside.mls.labels import sign_with_label
+from curbside.mls.messages import (
+    NEW_MEMBER_COMMIT,
+    NEW_MEMBER_PROPOSAL,
+    PROPOSAL,
+    WIRE_PUBLIC,
+    AuthenticatedContent,
+    FramedContent,
+    GroupContext,
+    PublicMessage,
+    Sender,
+    encode_message,
+)
 from curbside.mls.nodes import SOURCE_KEY_PACKAGE, Extensions, LeafNode, Lifetime
-from curbside.mls.proposals import USAGE_REINIT, ExternalInit, PreSharedKey, Proposal, PskId, Remove
+from curbside.mls.proposals import USAGE_REINIT, Add, ExternalInit, PreSharedKey, Proposal, PskId, Remove
 from curbside.mls.secret_tree import SecretTree
 from curbside.mls.state import EpochState, GroupSettings, GroupState
 from curbside.mls.transcript import PublicState
@@ -182,6 +194,18 @@ def external_state(
     epoch = built.staged.next_epoch
     resumption = ((epoch.public.context.epoch, epoch.secrets.resumption),)
     return GroupState(settings, epoch, resumption=resumption), built
+
+
+def request_to_join(group_id: bytes, epoch: int, package: KeyPackageSecrets) -> bytes:
+    """Ask to be added (sender new_member_proposal, section 12.1.8): an MLSMessage for the group's members.
+
+    They accept it only if their `Limits.join_requests` says so.
+    """
+    suite = get_suite(package.package.suite)
+    content = FramedContent.make((group_id, epoch), Sender(NEW_MEMBER_PROPOSAL), b"", PROPOSAL, Add(package.package))
+    signed = AuthenticatedContent(WIRE_PUBLIC, content, b"")
+    signature = sign_with_label(make_signer(suite, package.own), b"FramedContentTBS", signed.to_be_signed(b""))
+    return encode_message(PublicMessage(replace(signed, signature=signature)))
 
 
 def _find_old_leaf(public: PublicState, leaf: OwnLeaf, replaces: int | None) -> int:

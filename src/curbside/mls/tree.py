@@ -239,12 +239,12 @@ class RatchetTree:
         return self._encoded
 
     @classmethod
-    def parse(cls, suite: Suite, data: bytes) -> RatchetTree:
+    def parse(cls, suite: Suite, data: bytes, max_leaves: int = 1 << 20) -> RatchetTree:
         """Decode and pad with blanks.
 
         Raises: Malformed; RuleBroken when the last node is blank or a node is of the wrong type.
         """
-        nodes: list[Node | None] = list(decode(data, lambda reader: reader.items(_read_node)))
+        nodes = decode(data, lambda reader: _read_nodes(reader, 2 * max_leaves))
         require(bool(nodes) and nodes[-1] is not None, Check.TREE_LAST_NODE)
         good = all(node is None or isinstance(node, ParentNode if i & 1 else LeafNode) for i, node in enumerate(nodes))
         require(good, Check.TREE_SHAPE)
@@ -261,6 +261,15 @@ def _encode_node(node: Node | None) -> bytes:
     if node is None:
         return b"\x00"
     return b"\x01" + u8(1 if isinstance(node, LeafNode) else 2) + node.encode()
+
+
+def _read_nodes(reader: Reader, limit: int) -> list[Node | None]:
+    inner = reader.inner()
+    nodes: list[Node | None] = []
+    while inner.more:
+        require(len(nodes) < limit, Check.TREE_SIZE)
+        nodes.append(_read_node(inner))
+    return nodes
 
 
 def _read_node(reader: Reader) -> Node | None:

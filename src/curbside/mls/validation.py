@@ -104,8 +104,8 @@ def verify_key_package_for(suite: Suite, package: KeyPackage, guard: Guard) -> N
     require(package.leaf.source == SOURCE_KEY_PACKAGE, Check.LEAF_SOURCE)
     require(package.init_key != package.leaf.encryption_key, Check.KEY_PACKAGE_INIT_KEY)
     check_encryption_key(suite, package.init_key)
-    for extension in package.extensions:
-        require(extension.kind in package.leaf.capabilities.extensions, Check.LEAF_CAPABILITIES)
+    known = DEFAULT_EXTENSIONS.union(package.leaf.capabilities.extensions)
+    require(all(extension.kind in known for extension in package.extensions), Check.LEAF_CAPABILITIES)
     check_lifetime(package.leaf, guard)
     key, content = package.leaf.signature_key, package.encode_unsigned()
     check_leaf_form(suite, package.leaf)

@@ -1,0 +1,104 @@
+"""Speed of the MLS core: `python bench/mls.py [--quick]` prints JSON, times in milliseconds (lower median)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+from curbside.crypto.sign import generate_signature_key
+from curbside.mls.group import CommitRequest, Group, GroupSettings, KeyPackageSecrets, OwnLeaf, make_key_package
+from curbside.mls.nodes import Credential
+from curbside.mls.public import PublicGroup
+from curbside.mls.trust import UnsafeAcceptAll
+
+NOW = 1_800_000_000
+DAY = 24 * 3600
+TRUST = UnsafeAcceptAll()
+BUDGETS = {
+    "message_encrypt_and_decrypt": {"100": 0.8, "1000": 0.8},
+    "process_worst_commit": {"100": 10, "1000": 60},
+    "join": {"100": 60},
+}
+
+
+def own(name: str) -> OwnLeaf:
+    """A leaf with a fresh key."""
+    return OwnLeaf(Credential.basic(name.encode()), generate_signature_key("ed25519"))
+
+
+def package(name: str) -> KeyPackageSecrets:
+    """A KeyPackage of a new client."""
+    return make_key_package(own(name), 1, (NOW - DAY, NOW + 80 * DAY))
+
+
+def timed(work: Callable[[], object], times: int) -> float:
+    """The lower median of several runs, in milliseconds."""
+    spans = []
+    for _ in range(times):
+        start = time.perf_counter()
+        work()
+        spans.append((time.perf_counter() - start) * 1000)
+    return statistics.median_low(spans)
+
+
+def measure(size: int, times: int) -> dict[str, float]:
+    """All figures for a group of one size; after adding everybody at once the tree is blank, the worst case."""
+    alice = Group.create(b"bench", own("alice"), 1, (), GroupSettings(), TRUST, NOW)
+    packages = [package(f"member {number}") for number in range(size - 1)]
+    request = CommitRequest(adds=tuple(p.public for p in packages), update=False)
+    start = time.perf_counter()
+    staged = alice.stage_commit(request, NOW)
+    found = {"add_all_in_one_commit": (time.perf_counter() - start) * 1000}
+    alice.commit_accepted(staged)
+    welcome = staged.welcome or b""
+    found["join"] = timed(lambda: Group.join(welcome, [packages[0]], TRUST, NOW), max(1, times // 5))
+    bob = Group.join(welcome, [packages[0]], TRUST, NOW)
+    found["make_worst_commit"] = timed(lambda: alice.stage_commit(CommitRequest(), NOW), 1)
+    staged = alice.stage_commit(CommitRequest(), NOW)
+    saved, spans = bob.save(), []
+    for _ in range(max(3, times // 5)):
+        bob = Group.load(saved, TRUST)
+        bob.ratchet_tree(), bob._state.current.public.tree.tree_hash()
+        start = time.perf_counter()
+        bob.receive(staged.commit, NOW)
+        spans.append((time.perf_counter() - start) * 1000)
+    found["process_worst_commit"] = statistics.median_low(spans)
+    server = PublicGroup.from_group_info(alice.group_info(), TRUST, NOW)
+    found["server_check_worst_commit"] = timed(lambda: server.check_commit(staged.commit, NOW), max(3, times // 5))
+    alice.commit_accepted(staged)
+    data, spans = bytes(256), []
+    for _ in range(times * 20):
+        start = time.perf_counter()
+        bob.receive(alice.encrypt(data), NOW)
+        spans.append((time.perf_counter() - start) * 1000)
+    found["message_encrypt_and_decrypt"] = statistics.median_low(spans)
+    found["save"] = timed(bob.save, times)
+    blob = bob.save()
+    found["load"] = timed(lambda: Group.load(blob, TRUST), times)
+    found["saved_kilobytes"] = len(blob) / 1000
+    return {name: round(value, 3) for name, value in found.items()}
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="only groups of 10 and 100")
+    options = parser.parse_args()
+    sizes = (10, 100) if options.quick else (10, 100, 1000)
+    results = {str(size): measure(size, 15) for size in sizes}
+    within = {
+        f"{name} at {size}": {"measured": results[size][name], "budget": budget}
+        for name, by_size in BUDGETS.items()
+        for size, budget in by_size.items()
+        if size in results
+    }
+    print(json.dumps({"unit": "ms", "results": results, "budgets": within}, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
