@@ -18,7 +18,7 @@ from curbside.mls.trust import UnsafeAcceptAll
 NOW = 1_800_000_000
 DAY = 24 * 3600
 TRUST = UnsafeAcceptAll()
-BUDGETS = {
+BUDGETS: dict[str, dict[str, float]] = {
     "message_encrypt_and_decrypt": {"100": 0.8, "1000": 0.8},
     "process_worst_commit": {"100": 10, "1000": 60},
     "join": {"100": 60},

@@ -24,7 +24,7 @@ from curbside.errors import (
     UsageError,
     WrongGroup,
 )
-from curbside.mls import messages
+from curbside.mls import lifecycle, messages
 from curbside.mls.checks import Check, refuse, require
 from curbside.mls.committing import (
     BuiltCommit,
@@ -50,7 +50,7 @@ from curbside.mls.joining import (
     join_state,
 )
 from curbside.mls.key_package import KeyPackageSecrets, LeafPlace, OwnLeaf, make_key_package, make_leaf, make_signer
-from curbside.mls.key_schedule import EpochSecrets, export_secret, membership_tag
+from curbside.mls.key_schedule import export_secret, membership_tag
 from curbside.mls.labels import proposal_ref, sign_with_label
 from curbside.mls.messages import (
     COMMIT,
@@ -81,7 +81,7 @@ from curbside.mls.protection import Opened, open_message, seal_message
 from curbside.mls.receiving import enter_epoch
 from curbside.mls.results import Application, CommitReceived, ProposalReceived, Received, Staged
 from curbside.mls.secret_tree import APPLICATION, Plan, SecretTree
-from curbside.mls.state import EpochState, GroupSettings, GroupState, OwnUpdate, PastEpoch, StagedCommit
+from curbside.mls.state import EpochState, GroupSettings, GroupState, OwnUpdate, StagedCommit
 from curbside.mls.succession import start_branch, start_successor
 from curbside.mls.transcript import check_group_and_epoch, verify_content
 from curbside.mls.transition import check_proposal, follow_commit
@@ -109,7 +109,6 @@ _NO_PSKS: Final[Mapping[bytes, SecretBytes]] = {}
 _CREATOR_LIFETIME: Final = 84 * DAY
 _DEFAULTS: Final = GroupSettings()
 _PLAIN_JOIN: Final = JoinOptions()
-_NO_SECRETS: Final = EpochSecrets(*([b""] * 8))
 
 
 @final
@@ -401,7 +400,7 @@ class Group:
         held = self._state.staged
         if held is None or (staged is not None and staged.commit != held.commit):
             raise UsageError("this commit is not staged")
-        self._enter(held.next_epoch, held.made)
+        self._state = lifecycle.enter(self._state, held.next_epoch, held.made)
         return held.diff
 
     def commit_rejected(self) -> None:
@@ -480,7 +479,7 @@ class Group:
         return self._receive_public(parsed, now, psks)
 
     def _receive_own(self, staged: StagedCommit) -> CommitReceived:
-        self._enter(staged.next_epoch, staged.made)
+        self._state = lifecycle.enter(self._state, staged.next_epoch, staged.made)
         return CommitReceived(staged.diff, False, self.epoch, self._member(self.own_leaf), own=True)
 
     def _receive_public(self, message: PublicMessage, now: int, psks: Mapping[bytes, SecretBytes]) -> Received:
@@ -524,7 +523,7 @@ class Group:
         if not isinstance(content.body, bytes):
             refuse(Check.MESSAGE_FORMAT)
         tree.spend(opened.plan)
-        self._expire(now)
+        self._state = lifecycle.expire(self._state, now)
         return Application(content.body, content.aad, sender, content.epoch)
 
     def _accept_handshake(
@@ -561,44 +560,12 @@ class Group:
         sender, external = Member.of(step.applied.committer, leaf), signed.content.sender.kind == NEW_MEMBER_COMMIT
         removed = epoch.own in step.applied.removed
         if removed:
-            self._leave()
+            self._state = lifecycle.leave(self._state)
         else:
-            self._enter(enter_epoch(epoch, step, signed, self._psks(psks), state.own_updates), now)
+            fresh = enter_epoch(epoch, step, signed, self._psks(psks), state.own_updates)
+            self._state = lifecycle.enter(state, fresh, now)
         return CommitReceived(step.diff, removed, step.context.epoch, sender, signed.content.aad, external=external)
 
     def expire(self, now: int) -> None:
         """Delete skipped keys and past epochs that are too old at `now`; `receive` does it by itself."""
-        self._expire(now)
-
-    # --- changing state --------------------------------------------------------------------
-
-    def _enter(self, epoch: EpochState, now: int) -> None:
-        state, old, settings = self._state, self._state.current, self._state.settings
-        past: tuple[PastEpoch, ...] = ()
-        if settings.past_epochs:
-            members = {index: Member.of(index, leaf) for index, leaf in old.public.tree.leaves()}
-            number, context = old.public.context.epoch, old.public.encoded_context
-            keys = old.tree.without_sender(old.own)
-            past = (PastEpoch(number, now, context, old.secrets.sender_data, keys, members), *state.past)
-        resumption = (*state.resumption, (epoch.public.context.epoch, epoch.secrets.resumption))
-        self._state = GroupState(
-            settings,
-            epoch,
-            past[: settings.past_epochs],
-            resumption[-settings.resumption_epochs :] if settings.resumption_epochs else (),
-        )
-        self._expire(now)
-
-    def _leave(self) -> None:
-        epoch = self._epoch
-        empty = SecretTree(self._suite, epoch.tree.leaf_count, None)
-        gone = EpochState(epoch.public, epoch.own, epoch.leaf, {}, _NO_SECRETS, empty, epoch.reinit)
-        self._state = GroupState(self._state.settings, gone, removed=True)
-
-    def _expire(self, now: int) -> None:
-        settings, state = self._state.settings, self._state
-        for tree in (state.current.tree, *(old.tree for old in state.past)):
-            tree.expire(settings.ratchets, now)
-        kept = tuple(old for old in state.past if now - old.ended <= settings.past_seconds)
-        if len(kept) != len(state.past):
-            self._state = replace(state, past=kept)
+        self._state = lifecycle.expire(self._state, now)
