@@ -16,7 +16,7 @@ import { CurbsideError, malformed } from "../errors";
 import { KEY_PACKAGE_SECONDS, configFor } from "./config";
 import { Group } from "./group";
 import { handshakeRefusal } from "./refusals";
-import { identify } from "./roster";
+import { verifyLeaf } from "./roster";
 import { joinFields, sameBytes, splitFields } from "./saved";
 import { SUITE_NAME, encodeMessage, loadSuite, parseMessage } from "./suite";
 import { type DeviceKeys, type GroupRules, type LeafIdentity, POLICY_EXTENSION } from "./types";
@@ -151,7 +151,7 @@ export async function verifyKeyPackage<I extends LeafIdentity>(
   rules: GroupRules<I>,
 ): Promise<I> {
   const { keyPackage } = parseMessage(bytes, "mls_key_package");
-  const identity = await identify(keyPackage.leafNode, rules);
+  const identity = await verifyLeaf(keyPackage.leafNode, rules);
   if (identity.userId !== wanted.userId || identity.deviceId !== wanted.deviceId)
     throw new CurbsideError("untrusted_device", "", { device: wanted.deviceId, check: "trust.user.match" });
   if (!sameBytes(bytes, encodeKeyPackageMessage(keyPackage))) throw malformed("a key package in another encoding");

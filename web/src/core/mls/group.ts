@@ -80,7 +80,7 @@ export class Group<I extends LeafIdentity> {
     const [version, current, next, commit] = splitFields(saved, 4) as [Uint8Array, Uint8Array, Uint8Array, Uint8Array];
     if (version[0] !== SAVED_VERSION) throw malformed("a saved group of another version");
     const state = openState(current, rules);
-    const members = await verifyRoster(state.ratchetTree, rules);
+    const members = await verifyRoster(state.ratchetTree, rules, state.ratchetTree);
     const staged = next.length === 0 ? undefined : { state: openState(next, rules), commit };
     return new Group(state, rules, members, staged);
   }
@@ -204,7 +204,8 @@ export class Group<I extends LeafIdentity> {
   async commitAccepted(): Promise<Group<I>> {
     const staged = this.#staged;
     if (staged === undefined) throw new CurbsideError("internal", "no commit is staged");
-    return new Group(staged.state, this.#rules, await verifyRoster(staged.state.ratchetTree, this.#rules));
+    const { ratchetTree } = staged.state;
+    return new Group(staged.state, this.#rules, await verifyRoster(ratchetTree, this.#rules, ratchetTree));
   }
 
   /** Another commit won, or ours was refused. */

@@ -1,4 +1,5 @@
 import type { Credential, LeafNode, RatchetTree } from "ts-mls";
+import { encodeLeafNode } from "ts-mls/leafNode.js";
 import { CurbsideError } from "../errors";
 import { sameBytes } from "./saved";
 import type { Actor, GroupRules, LeafIdentity, Member, RosterDiff } from "./types";
@@ -29,14 +30,29 @@ export function findLeaf(tree: RatchetTree, index: number): LeafNode | undefined
   return node?.nodeType === "leaf" ? node.leaf : undefined;
 }
 
+/** Whose leaf it is, when it was verified before. */
 export async function identify<I extends LeafIdentity>(node: LeafNode, rules: GroupRules<I>): Promise<I> {
+  return rules.identifyLeaf(claimOf(node.credential, node.signaturePublicKey));
+}
+
+export async function verifyLeaf<I extends LeafIdentity>(node: LeafNode, rules: GroupRules<I>): Promise<I> {
   return rules.verifyLeaf(claimOf(node.credential, node.signaturePublicKey));
 }
 
-/** Every leaf with its verified identity. Throws `untrusted_device`, and `rule_broken` when two leaves are one device. */
-export async function verifyRoster<I extends LeafIdentity>(tree: RatchetTree, rules: GroupRules<I>): Promise<Member<I>[]> {
+/**
+ * Every leaf with its identity; those that are not as they were in `before` are verified. Throws `untrusted_device`, and
+ * `rule_broken` when two leaves are one device.
+ */
+export async function verifyRoster<I extends LeafIdentity>(
+  tree: RatchetTree,
+  rules: GroupRules<I>,
+  before: RatchetTree = [],
+): Promise<Member<I>[]> {
   const members: Member<I>[] = [];
-  for (const { index, node } of listLeaves(tree)) members.push({ leaf: index, identity: await identify(node, rules) });
+  for (const { index, node } of listLeaves(tree)) {
+    const known = isSameLeaf(findLeaf(before, index), node);
+    members.push({ leaf: index, identity: await (known ? identify : verifyLeaf)(node, rules) });
+  }
   if (new Set(members.map((member) => member.identity.deviceId)).size !== members.length)
     throw new CurbsideError("rule_broken", "a device is in the group twice", { check: "mls.leaf.unique" });
   return members;
@@ -84,6 +100,7 @@ export function diffRosters<I extends LeafIdentity>(
   return diff;
 }
 
+/** All of it, key and credential included: a leaf counts as verified before only if nothing of it changed. */
 function isSameLeaf(a: LeafNode | undefined, b: LeafNode): boolean {
-  return a !== undefined && sameBytes(a.signature, b.signature) && sameBytes(a.hpkePublicKey, b.hpkePublicKey);
+  return a !== undefined && sameBytes(encodeLeafNode(a), encodeLeafNode(b));
 }

@@ -1,4 +1,11 @@
-import { type ClientState, type Extension, type LeafNode, type Proposal, bytesToBase64 } from "ts-mls";
+import {
+  type ClientState,
+  type Extension,
+  type LeafNode,
+  type Proposal,
+  bytesToBase64,
+  decodeRequiredCapabilities,
+} from "ts-mls";
 import { CurbsideError } from "../errors";
 import { diffRosters, findLeaf, listLeaves, verifyRoster } from "./roster";
 import { sameBytes } from "./saved";
@@ -28,7 +35,13 @@ export function viewOf<I extends LeafIdentity>(state: ClientState, members: read
     members,
     policy: findExtension(extensions, "policy")?.extensionData,
     externalSenders: findExtension(extensions, "senders")?.extensionData,
+    requiredExtensions: requiredExtensions(findExtension(extensions, "required")?.extensionData),
   };
+}
+
+function requiredExtensions(data: Uint8Array | undefined): readonly number[] {
+  const decoded = data && decodeRequiredCapabilities(data, 0);
+  return decoded === undefined || decoded[1] !== data?.length ? [] : decoded[0].extensionTypes;
 }
 
 /** Which proposals are taken at all, before any rule of the group: no PSK, ReInit or custom ones, and from the delivery service only Remove. */
@@ -63,7 +76,7 @@ export async function verifyTransition<I extends LeafIdentity>(
   membersBefore: readonly Member<I>[],
   rules: GroupRules<I>,
 ): Promise<VerifiedTransition<I>> {
-  const members = await verifyRoster(after.ratchetTree, rules);
+  const members = await verifyRoster(after.ratchetTree, rules, before.ratchetTree);
   const committer = cause.committer === "joiner" ? findJoiner(before, after, members) : cause.committer;
   const named = nameProposals(before, cause, committer, membersBefore);
   const diff = diffRosters(
@@ -76,11 +89,15 @@ export async function verifyTransition<I extends LeafIdentity>(
   // A removed member cannot derive the next epoch; ts-mls then leaves the old GroupContext in place.
   if (!removedMe) verifyExtensions(before, after);
   const view = viewOf(after, members);
+  const changesContext = cause.proposals.some(
+    (entry) => !(entry instanceof Uint8Array) && entry.proposalType === "group_context_extensions",
+  );
   rules.verifyTransition({
     before: viewOf(before, membersBefore),
     after: removedMe ? { ...view, epoch: view.epoch + 1 } : view,
     committer,
     diff,
+    contextBy: changesContext ? committer : undefined,
   });
   return { members, diff, committer };
 }

@@ -40,6 +40,8 @@ export interface GroupView<I extends LeafIdentity = LeafIdentity> {
   readonly policy: Uint8Array | undefined;
   /** Bytes of the external_senders extension. */
   readonly externalSenders: Uint8Array | undefined;
+  /** Extension types in required_capabilities. */
+  readonly requiredExtensions: readonly number[];
 }
 
 export interface Transition<I extends LeafIdentity = LeafIdentity> {
@@ -47,12 +49,16 @@ export interface Transition<I extends LeafIdentity = LeafIdentity> {
   readonly after: GroupView<I>;
   readonly committer: Actor<I>;
   readonly diff: RosterDiff<I>;
+  /** Who proposed new group context extensions, if anybody did. */
+  readonly contextBy: Actor<I> | undefined;
 }
 
 /** The decisions that the adapter never makes itself. Each throws to refuse; the group then stays as it was. */
 export interface GroupRules<I extends LeafIdentity = LeafIdentity> {
   /** Verifies a leaf's chain (docs/trust.md, trust.chain.*). Throws `untrusted_device`. */
   verifyLeaf(claim: LeafClaim): Promise<I>;
+  /** Whose leaf it is, for one that was verified before: time may have passed since. Throws `untrusted_device`. */
+  identifyLeaf(claim: LeafClaim): Promise<I>;
   /** Throws unless `next` may stand where `previous` stood (trust.successor.user). */
   verifySuccessor(previous: I, next: I): void;
   /** Group rules on a commit, our own included (docs/trust.md, group.*). Throws `rule_broken`. */
