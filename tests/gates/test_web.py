@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from curbside.crypto.random import random_bytes
+
 GOOD = {
     "src/main.ts": 'import { mount } from "svelte";\nimport App from "./App.svelte";\n\nmount(App, { target: document.body });\n',
     "src/App.svelte": '<script lang="ts">\n  import Chat from "./features/chat/Chat.svelte";\n</script>\n\n<Chat />\n',
@@ -137,6 +139,53 @@ def test_over_the_size_budget(root: Path, web: Path, name: str, text: str, expec
     passed, output = run(root, web, "sizes.mjs")
     assert not passed
     assert expected in output
+
+
+@pytest.fixture
+def built(web: Path) -> Path:
+    """A client as it is built: a page, its script, and a part that loads later."""
+    manifest = {
+        "index.html": {
+            "file": "assets/app.js",
+            "isEntry": True,
+            "imports": ["_b.js"],
+            "dynamicImports": ["src/late.ts"],
+            "css": ["assets/app.css"],
+        },
+        "_b.js": {"file": "assets/b.js"},
+        "src/late.ts": {"file": "assets/late.js"},
+    }
+    (web / "dist/.vite").mkdir(parents=True)
+    (web / "dist/.vite/manifest.json").write_text(json.dumps(manifest))
+    (web / "dist/assets").mkdir()
+    (web / "dist/index.html").write_text('<script type="module" crossorigin src="/assets/app.js"></script>')
+    for name in ("app.js", "app.css", "b.js"):
+        (web / "dist/assets" / name).write_text("a")
+    (web / "dist/assets/late.js").write_bytes(random_bytes(400 * 1024))
+    return web
+
+
+def test_shell_within_budget_without_what_loads_later(root: Path, built: Path) -> None:
+    passed, output = run(root, built, "budget.mjs")
+    assert passed, output
+    assert "KiB gzip in 4 files" in output
+
+
+def test_shell_over_budget(root: Path, built: Path) -> None:
+    (built / "dist/assets/b.js").write_bytes(random_bytes(260 * 1024))
+    passed, output = run(root, built, "budget.mjs")
+    assert not passed
+    assert "at most 250" in output
+
+
+@pytest.mark.parametrize("text", ["<script>a()</script>", '<p style="a">', '<link href="//a.b/c">'])
+def test_page_that_the_policy_would_block(root: Path, built: Path, text: str) -> None:
+    (built / "dist/index.html").write_text(text)
+    assert not run(root, built, "budget.mjs")[0]
+
+
+def test_budget_without_a_build_is_a_failure(root: Path, web: Path) -> None:
+    assert "is not built" in run(root, web, "budget.mjs")[1]
 
 
 class TestPatch:
