@@ -61,9 +61,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     requests_per_second: float = 20.0
     """HTTP requests of one device or, without a session, of one client address."""
     requests_burst: int = 200
-    attempts_per_second: float = 0.2
-    """Sign-in and sign-up attempts of one client address."""
-    attempts_burst: int = 20
+    attempts_per_second: float = 1.0
+    """Requests of sign-in, sign-up and invites from one client address; accounts have stricter limits."""
+    attempts_burst: int = 100
     connects_per_second: float = 5.0
     """Stream connections of one client address."""
     connects_burst: int = 100
@@ -84,6 +84,24 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     blob_bytes: int = sizes.BLOB_BYTES
     upload_seconds: int = 24 * 3600
     """An incomplete upload that nobody continues for this long is removed."""
+
+
+class Sessions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long sign-ins last."""
+
+    max_hours: int = 12
+    """Longest life of a session."""
+    idle_minutes: int = 15
+    """Longest silence of a device; requests and an open stream break it."""
+
+
+class Audit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Signed checkpoints of the audit log."""
+
+    checkpoint_file: Path | None = None
+    """Each checkpoint is appended here; best on a share of another machine. None: kept in the database only."""
+    checkpoint_seconds: int = 300
+    checkpoint_events: int = 10_000
 
 
 class Tls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -114,6 +132,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Serve /metrics, to clients on this machine only."""
     log_level: str = "info"
     limits: Limits = msgspec.field(default_factory=Limits)
+    sessions: Sessions = msgspec.field(default_factory=Sessions)
+    audit: Audit = msgspec.field(default_factory=Audit)
 
     def __post_init__(self) -> None:
         _check(self)

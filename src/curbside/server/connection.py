@@ -9,13 +9,15 @@ from typing import Any, Final
 
 import msgspec
 
-from curbside.errors import CurbsideError, Malformed, NotFound
-from curbside.ids import ConversationId, decode_id
+from curbside.errors import CurbsideError, NotFound
+from curbside.ids import ConversationId
 from curbside.policy.access import Subject
 from curbside.server.config import Limits
 from curbside.server.delivery import CatchUp, DeliveryService, Position
 from curbside.server.fanout import Fanout, PublishedEntry
+from curbside.server.groups import is_id
 from curbside.server.problems import hide_internal
+from curbside.server.sessions import Authenticated
 from curbside.server.store.records import QueueRecord
 from curbside.wire import limits as sizes
 from curbside.wire.frames import (
@@ -58,15 +60,15 @@ class Connection:
 
     def __init__(
         self,
-        subject: Subject,
-        expires_at: int,
+        session: Authenticated,
         delivery: DeliveryService,
         fanout: Fanout,
         send: SendEvent,
         limits: Limits,
     ) -> None:
-        self.subject = subject
-        self.expires_at = expires_at
+        self.subject: Subject = session.subject
+        self.expires_at = session.expires_at
+        self.token_hash = session.token_hash
         self._delivery = delivery
         self._fanout = fanout
         self._send = send
@@ -107,7 +109,7 @@ class Connection:
         """Start over from these cursors; what was named in earlier Syncs goes on."""
         for name, cursor in frame.cursors.items():
             conversation_id = ConversationId(name)
-            if not _is_id(name):
+            if not is_id(name):
                 self.refuse(0, NotFound(conversation=name[: sizes.DISPLAY_NAME_CHARS]))
                 continue
             self._drop_entries(conversation_id)
@@ -297,11 +299,3 @@ class Connection:
         if name in self._subscriptions and self._entries:
             self._entries = [entry for entry in self._entries if entry.conversation_id != name]
             self._entry_bytes = sum(len(entry.encoded) for entry in self._entries)
-
-
-def _is_id(text: str) -> bool:
-    try:
-        decode_id(text)
-    except (Malformed, ValueError):
-        return False
-    return True

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from curbside.audit.events import AuditEvent, EventName, ObjectType
+from curbside.audit.events import AuditEvent, EventName, Extra, ObjectType
 from curbside.clock import Clock
 from curbside.crypto.random import random_bytes
 from curbside.errors import (
@@ -25,13 +25,22 @@ from curbside.errors import (
     MissingDevices,
     RuleBroken,
     TooLarge,
+    Unavailable,
     UntrustedDevice,
 )
 from curbside.ids import ConversationId, DeviceId, MessageId, UserId, decode_base64url, decode_id
 from curbside.policy.access import Relation, Subject, check_access
 from curbside.server.fanout import Fanout, PublishedEntry, encode_entry
-from curbside.server.groups import MESSAGE_ID_BYTES, FollowedGroup, GroupCache, GroupOpener, RosterChange, RosterMember
-from curbside.server.refusals import Refusal
+from curbside.server.groups import (
+    MESSAGE_ID_BYTES,
+    FollowedGroup,
+    GroupCache,
+    GroupOpener,
+    RosterChange,
+    RosterMember,
+    is_id,
+)
+from curbside.server.recording import About, Actor, Recorder
 from curbside.server.store.ports import Change, Store, View
 from curbside.server.store.records import (
     ConversationRecord,
@@ -47,6 +56,15 @@ from curbside.wire.bodies import Appended, ConversationState, NewCommit, NewConv
 from curbside.wire.frames import KIND_COMMIT, KIND_PROPOSAL, QUEUE_WELCOME
 
 LOCKS_KEPT: Final = 4_096
+Refused = Callable[[CurbsideError], AuditEvent]
+_RULES: Final = {
+    EventName.GROUP_VIEWED: "R-conversation-read",
+    EventName.GROUP_CREATED: "R-conversation-create",
+    EventName.COMMIT_ACCEPTED: "R-conversation-commit",
+    EventName.MEMBER_ADDED: "R-conversation-commit",
+    EventName.MEMBER_REMOVED: "R-conversation-commit",
+    EventName.PROPOSAL_ADDED: "R-device-revoke",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +96,7 @@ class ConversationService:
         self._cache = cache
         self._fanout = fanout
         self._clock = clock
+        self._recorder = Recorder(clock)
         self._locks: OrderedDict[ConversationId, asyncio.Lock] = OrderedDict()
 
     # --- reading ------------------------------------------------------------------------------
@@ -90,30 +109,22 @@ class ConversationService:
             record, members = _find_for(tx, conversation_id)
             _check_member("R-conversation-read", subject, members)
             assert record is not None
-            tx.append_audit(self._event(EventName.GROUP_VIEWED, subject, conversation_id))
+            tx.append_audit(self._done(EventName.GROUP_VIEWED, subject, conversation_id))
             return _build_state(record, members)
 
         return await self._store.write(
-            change, self._refusal(EventName.ACCESS_DENIED, subject, conversation_id, "R-conversation-read")
+            change, self._refused(EventName.ACCESS_DENIED, subject, conversation_id, "R-conversation-read")
         )
 
     async def list_states(self, subject: Subject) -> list[ConversationState]:
         """Conversations that the caller's device is a member of now."""
 
         def change(tx: Change) -> list[ConversationState]:
-            tx.append_audit(self._event(EventName.GROUP_VIEWED, subject, None))
+            tx.append_audit(self._done(EventName.GROUP_VIEWED, subject, ""))
             found = tx.delivery.list_conversations(subject.device_id)
             return [_build_state(record, tx.delivery.list_members(record.conversation_id)) for record in found]
 
         return await self._store.write(change)
-
-    async def is_member(self, subject: Subject, conversation_id: ConversationId) -> bool:
-        """Whether the caller's device is a member now."""
-
-        def question(view: View) -> bool:
-            return any(m.device_id == subject.device_id for m in view.delivery.list_members(conversation_id))
-
-        return await self._store.read(question)
 
     # --- beginning ----------------------------------------------------------------------------
 
@@ -124,12 +135,12 @@ class ConversationService:
         DuplicateRequest when the id belongs to something else.
         """
         conversation_id = ConversationId(body.conversation_id)
-        refusal = self._refusal(EventName.ACCESS_DENIED, subject, None, "R-conversation-create")
+        refused = self._refused(EventName.ACCESS_DENIED, subject, body.conversation_id, "R-conversation-create")
         try:
             check_access("R-conversation-create", subject)
             group = self._open(subject, conversation_id, body)
         except CurbsideError as error:
-            await self._record(refusal(error))
+            await self._record(refused, error)
             raise
         state, now = group.save(), self._clock.now()
         creator = group.list_members()[0]
@@ -144,10 +155,10 @@ class ConversationService:
             tx.delivery.create_conversation(record, state)
             member = MemberRecord(creator.device_id, creator.user_id, creator.leaf, 1)
             tx.delivery.add_members(conversation_id, [member])
-            tx.append_audit(self._event(EventName.GROUP_CREATED, subject, conversation_id))
+            tx.append_audit(self._done(EventName.GROUP_CREATED, subject, conversation_id))
             return _build_state(record, [member])
 
-        return await self._store.write(change, refusal)
+        return await self._store.write(change, refused)
 
     def _open(self, subject: Subject, conversation_id: ConversationId, body: NewConversation) -> FollowedGroup:
         raw_id = decode_id(conversation_id)
@@ -170,13 +181,13 @@ class ConversationService:
         Raises: NotFound when the caller is no member; EpochConflict (current_epoch); MissingDevices; DuplicateRequest;
         Malformed, TooLarge, RuleBroken, BadSignature, UntrustedDevice, WrongGroup; PolicyDenied.
         """
-        refusal = self._refusal(EventName.COMMIT_REJECTED, subject, conversation_id, "R-conversation-commit")
+        refused = self._refused(EventName.COMMIT_REJECTED, subject, conversation_id, "R-conversation-commit")
         try:
             request = _decode_commit(subject, conversation_id, body)
             async with self._lock(conversation_id):
                 return await self._commit_locked(request)
         except CurbsideError as error:
-            await self._record(refusal(error))
+            await self._record(refused, error)
             raise
 
     async def _commit_locked(self, request: _Commit) -> Appended:
@@ -245,15 +256,15 @@ class ConversationService:
 
     def _list_commit_events(self, request: _Commit, step: _Step, sequence: int) -> Iterable[AuditEvent]:
         subject, conversation_id = request.subject, request.conversation_id
-        extra: dict[str, int | str] = {"epoch": step.group.epoch, "sequence": sequence}
-        yield self._event(EventName.COMMIT_ACCEPTED, subject, conversation_id, extra)
+        extra: dict[str, Extra] = {"epoch": step.group.epoch, "sequence": sequence}
+        yield self._done(EventName.COMMIT_ACCEPTED, subject, conversation_id, extra)
         for name, members in (
             (EventName.MEMBER_ADDED, step.change.added),
             (EventName.MEMBER_REMOVED, step.change.removed),
         ):
             for member in members:
-                who: dict[str, int | str] = {"user": member.user_id, "device": member.device_id}
-                yield self._event(name, subject, conversation_id, extra | who)
+                who: dict[str, Extra] = {"user": member.user_id, "device": member.device_id}
+                yield self._done(name, subject, conversation_id, extra | who)
 
     def _publish(
         self, request: _Commit, change: RosterChange, appended: Appended, queued: Sequence[QueueRecord]
@@ -301,14 +312,14 @@ class ConversationService:
         leaf = next((member.leaf for member in group.list_members() if member.device_id == device_id), None)
         if leaf is None:
             return False
-        epoch, message = group.epoch, group.propose_remove(leaf)
+        epoch, message = group.epoch, group.propose_remove(leaf, self._clock.now())
         entry = NewEntry(KIND_PROPOSAL, MessageId(random_bytes(MESSAGE_ID_BYTES)), self._clock.now_ms(), message)
 
         def change(tx: Change) -> int:
             sequence = tx.delivery.append_entries(conversation_id, epoch, [entry], while_waiting=True)
             tx.delivery.advance_epoch(conversation_id, epoch, group.save(), len(group.list_waiting()))
-            extra: dict[str, int | str] = {"epoch": epoch, "sequence": sequence, "device": device_id}
-            tx.append_audit(self._event(EventName.PROPOSAL_ADDED, by, conversation_id, extra))
+            extra: dict[str, Extra] = {"epoch": epoch, "sequence": sequence, "device": device_id}
+            tx.append_audit(self._done(EventName.PROPOSAL_ADDED, by, conversation_id, extra))
             return sequence
 
         sequence = await self._store.write(change)
@@ -320,29 +331,22 @@ class ConversationService:
 
     # --- audit and locks ----------------------------------------------------------------------
 
-    def _event(
-        self,
-        name: EventName,
-        subject: Subject,
-        conversation_id: ConversationId | None,
-        extra: dict[str, int | str] | None = None,
+    def _done(
+        self, name: EventName, subject: Subject, conversation_id: str, extra: dict[str, Extra] | None = None
     ) -> AuditEvent:
-        return AuditEvent(
-            at=self._clock.now_ms(),
-            name=name,
-            actor_user=subject.user_id,
-            actor_device=subject.device_id,
-            actor_role=subject.role,
-            object_type=ObjectType.CONVERSATION if conversation_id else ObjectType.NONE,
-            object_id=conversation_id or "",
-            extra=extra or {},
-        )
+        object_type = ObjectType.CONVERSATION if conversation_id else ObjectType.NONE
+        about = About(name, _RULES[name], object_type, conversation_id, extra or {})
+        return self._recorder.done(about, Actor.of(subject))
 
-    def _refusal(self, name: EventName, subject: Subject, conversation_id: ConversationId | None, rule: str) -> Refusal:
-        return Refusal(name, subject, ObjectType.CONVERSATION, conversation_id or "", rule, self._clock)
+    def _refused(self, name: EventName, subject: Subject, conversation_id: str, rule: str) -> Refused:
+        known = conversation_id if is_id(conversation_id) else ""
+        object_type = ObjectType.CONVERSATION if known else ObjectType.NONE
+        return self._recorder.refused(About(name, rule, object_type, known), Actor.of(subject))
 
-    async def _record(self, event: AuditEvent) -> None:
-        await self._store.write(lambda tx: tx.append_audit(event))
+    async def _record(self, refused: Refused, error: CurbsideError) -> None:
+        if not isinstance(error, Unavailable):  # then there is no place to record it
+            event = refused(error)
+            await self._store.write(lambda tx: tx.append_audit(event))
 
     def _lock(self, conversation_id: ConversationId) -> asyncio.Lock:
         lock = self._locks.setdefault(conversation_id, asyncio.Lock())

@@ -29,9 +29,9 @@ from curbside.errors import (
 from curbside.ids import ConversationId, DeviceId, MessageId, decode_id
 from curbside.policy.access import Relation, Subject, check_access
 from curbside.server.fanout import Fanout, Listener, PublishedEntry, encode_entry
-from curbside.server.groups import GroupCache, SendView, check_envelope, check_epoch
+from curbside.server.groups import GroupCache, SendView, check_envelope, check_epoch, is_id
 from curbside.server.metrics import Metrics
-from curbside.server.refusals import Refusal
+from curbside.server.recording import About, Actor, Recorder
 from curbside.server.store.ports import Change, Store, View
 from curbside.server.store.records import EntryRecord, NewEntry, QueueRecord
 from curbside.wire.frames import KIND_APPLICATION, Send, StoredItem
@@ -102,6 +102,7 @@ class DeliveryService:
         self._fanout = fanout
         self._clock = clock
         self._metrics = metrics
+        self._recorder = Recorder(clock)
         self._waiting: list[_Sending] = []
         self._wake = asyncio.Event()
         self._is_closed = False
@@ -281,15 +282,7 @@ class DeliveryService:
     def _build_event(self, sending: _Sending, outcome: _Outcome) -> AuditEvent | None:
         subject, frame = sending.subject, sending.frame
         if outcome.error is not None:
-            refusal = Refusal(
-                EventName.MESSAGE_REFUSED,
-                subject,
-                ObjectType.CONVERSATION,
-                frame.conversation,
-                "R-message-send",
-                self._clock,
-            )
-            return refusal(outcome.error)
+            return self._refuse(EventName.MESSAGE_REFUSED, "R-message-send", subject, frame.conversation, outcome.error)
         if not outcome.is_new:
             return None  # a retry is no second access
         return AuditEvent(
@@ -307,6 +300,13 @@ class DeliveryService:
             },
             rule="R-message-send",
         )
+
+    def _refuse(
+        self, name: EventName, rule: str, subject: Subject, conversation_id: str, error: CurbsideError
+    ) -> AuditEvent:
+        known = conversation_id if is_id(conversation_id) else ""
+        about = About(name, rule, ObjectType.CONVERSATION if known else ObjectType.NONE, known)
+        return self._recorder.refused(about, Actor.of(subject))(error)
 
     def _record_deliveries(
         self,
@@ -353,10 +353,7 @@ class DeliveryService:
             for conversation_id, (first, last) in found.sent.items()
         ]
         events += [
-            Refusal(EventName.ACCESS_DENIED, subject, ObjectType.CONVERSATION, name, "R-message-read", self._clock)(
-                NotFound()
-            )
-            for name in found.refused
+            self._refuse(EventName.ACCESS_DENIED, "R-message-read", subject, name, NotFound()) for name in found.refused
         ]
         if events:
 

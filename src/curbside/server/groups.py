@@ -35,6 +35,15 @@ _PRIVATE_MESSAGE: Final = b"\x00\x01\x00\x02"
 _APPLICATION: Final = b"\x01"
 
 
+def is_id(text: str) -> bool:
+    """Whether a peer's text has the form of an id."""
+    try:
+        decode_id(text)
+    except (Malformed, ValueError):
+        return False
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class RosterMember:
     """A leaf whose certificates were verified."""
@@ -78,7 +87,7 @@ class FollowedGroup(Protocol):
         """Check a commit (PublicMessage) and step into the next epoch. Raises: InvalidMessage, AccessError."""
         ...
 
-    def propose_remove(self, leaf: int) -> bytes:
+    def propose_remove(self, leaf: int, now: int) -> bytes:
         """The delivery service's signed Remove proposal (PublicMessage), which now waits to be committed."""
         ...
 

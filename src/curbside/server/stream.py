@@ -38,7 +38,7 @@ from curbside.server.logs import LogEvent, find_code
 from curbside.server.metrics import Metrics
 from curbside.server.origins import find_address, find_origin, is_foreign
 from curbside.server.problems import encode_problem, hide_internal
-from curbside.server.services import Sessions
+from curbside.server.sessions import ProvedRequest, SessionService
 from curbside.wire import limits as sizes
 from curbside.wire.frames import PROTOCOL, Acknowledge, Authenticate, Challenge, ClientFrame, Closing, Ready, Send, Sync
 
@@ -60,7 +60,7 @@ class StreamParts:
     """What the stream is wired to."""
 
     config: Config
-    sessions: Sessions
+    sessions: SessionService
     delivery: DeliveryService
     fanout: Fanout
     clock: Clock
@@ -184,12 +184,11 @@ class StreamEndpoint:
         frame = _decode(await _receive_bytes(receive))
         if not isinstance(frame, Authenticate) or frame.protocol != PROTOCOL:
             raise Malformed("the first frame is Authenticate, of this protocol")
-        session = await parts.sessions.verify(
-            frame.token, frame.proof, "GET", origin + PATH, encode_base64url(nonce), parts.clock.now()
-        )
+        proved = ProvedRequest("GET", origin + PATH, frame.token, frame.proof, nonce)
+        session = await parts.sessions.authenticate(proved)
         subject = session.subject
         await _send_frame(send, Ready(subject.user_id, subject.device_id, session.expires_at))
-        return Connection(subject, session.expires_at, parts.delivery, parts.fanout, send, parts.config.limits)
+        return Connection(session, parts.delivery, parts.fanout, send, parts.config.limits)
 
     async def _read(self, connection: Connection, receive: Receive) -> None:
         """Read frames until the peer hangs up. Raises: CurbsideError that ends the connection."""
@@ -199,6 +198,7 @@ class StreamEndpoint:
             if self._parts.clock.now() >= connection.expires_at:
                 raise NotAuthenticated
             frame = _decode(data)
+            await self._parts.sessions.touch(connection.subject.device_id)
             match frame:
                 case Send():
                     self._take_send(connection, frame)

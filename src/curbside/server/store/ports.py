@@ -128,6 +128,10 @@ class BlobView(Protocol):
 
     def find_blob(self, blob_id: BlobId) -> BlobRecord | None: ...
 
+    def count_blob_bytes(self, conversation_id: ConversationId) -> int:
+        """Bytes of the conversation's blobs, incomplete ones counted whole."""
+        ...
+
     def list_expired_uploads(self, now: int, limit: int) -> list[BlobRecord]: ...
 
 

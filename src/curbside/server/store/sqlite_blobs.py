@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import apsw
 
-from curbside.ids import BlobId
+from curbside.ids import BlobId, ConversationId
 from curbside.server.store.records import BlobRecord
 
 _BLOB = "blob_id, conversation_id, uploader, size, held, sha256, created_at, expires_at, completed_at"
@@ -19,6 +19,10 @@ class SqliteBlobs:
     def find_blob(self, blob_id: BlobId) -> BlobRecord | None:
         row = self._run(f"SELECT {_BLOB} FROM blobs WHERE blob_id = ?", (blob_id,)).fetchone()
         return BlobRecord(*row) if row else None
+
+    def count_blob_bytes(self, conversation_id: ConversationId) -> int:
+        query = "SELECT coalesce(sum(size), 0) FROM blobs WHERE conversation_id = ?"
+        return int(self._run(query, (conversation_id,)).get)
 
     def list_expired_uploads(self, now: int, limit: int) -> list[BlobRecord]:
         rows = self._run(

@@ -12,3 +12,4 @@ CREATE TABLE blobs (
     completed_at    INTEGER NOT NULL DEFAULT 0         -- when the hash fitted; 0: not yet
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX blobs_unfinished ON blobs (expires_at) WHERE completed_at = 0;
+CREATE INDEX blobs_by_conversation ON blobs (conversation_id);

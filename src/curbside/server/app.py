@@ -1,0 +1,433 @@
+"""The wiring: one ASGI application out of a Config.
+
+    create_app(config)        the application; its start-up opens the store, its shutdown closes it
+    build_server(config)      the same under uvicorn, with a shutdown that says good-bye first
+
+A route without an access rule, or one that asks for a session and does not check it, stops the app here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import uvicorn
+from litestar import Litestar, Request, Response
+from litestar.config.response_cache import ResponseCacheConfig
+from litestar.di import Provide
+from litestar.exceptions import HTTPException
+from litestar.handlers import HTTPRouteHandler
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from structlog.typing import FilteringBoundLogger
+
+import curbside
+from curbside.audit.events import EventName
+from curbside.clock import Clock, SystemClock
+from curbside.crypto.random import random_bytes
+from curbside.errors import ConfigError, CurbsideError, DeviceRevoked, Malformed, NotFound, TooLarge, UsageError
+from curbside.ids import DeviceId, UserId, encode_base64url
+from curbside.policy.access import Role, Subject, find_rule
+from curbside.policy.validator import OrganizationValidator
+from curbside.server.audit_service import AuditService, AuditSettings
+from curbside.server.blobs import BlobService
+from curbside.server.config import Config
+from curbside.server.conversations import ConversationService
+from curbside.server.database_key import load_database_key, lock_data_folder
+from curbside.server.delivery import DeliveryService
+from curbside.server.devices import DeviceService
+from curbside.server.directory import DirectoryService
+from curbside.server.fanout import Fanout
+from curbside.server.gateway import Gateway, GatewayParts
+from curbside.server.groups import GroupCache
+from curbside.server.health import HealthService
+from curbside.server.identity import IdentityService
+from curbside.server.invites import InviteService
+from curbside.server.key_packages import KeyPackageService, KeyPackageVerifier
+from curbside.server.keys import ServerKeys, prepare_keys
+from curbside.server.logs import LogEvent, build_logger, find_code
+from curbside.server.metrics import Metrics
+from curbside.server.mls_groups import MlsGroups
+from curbside.server.problems import encode_problem
+from curbside.server.routes import (
+    audit,
+    blobs,
+    conversations,
+    devices,
+    health,
+    invites,
+    key_packages,
+    organization,
+    people,
+    signin,
+    signup,
+)
+from curbside.server.routes.authentication import provide_authenticated, provide_call, provide_subject
+from curbside.server.sessions import SessionService, SessionSettings
+from curbside.server.store.ports import Store
+from curbside.server.store.sqlite import open_sqlite_store
+from curbside.server.stream import PATH as STREAM_PATH
+from curbside.server.stream import StreamEndpoint, StreamParts
+from curbside.server.web import WebClient
+from curbside.wire import limits as sizes
+
+DRAIN_SECONDS: Final = 5.0
+SWEEP_SECONDS: Final = 5.0
+OPENAPI_PATH: Final = "/v1/openapi.json"
+_PUBLIC_URLS_TYPE = tuple[str, ...]
+ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
+    audit.get_checkpoint,
+    audit.list_audit_events,
+    audit.export_audit,
+    blobs.create_blob,
+    blobs.append_blob,
+    blobs.get_blob_offset,
+    blobs.get_blob,
+    conversations.list_conversations,
+    conversations.get_conversation,
+    conversations.create_conversation,
+    conversations.append_commit,
+    devices.list_devices,
+    devices.revoke_device,
+    health.get_live,
+    health.get_ready,
+    invites.get_invite,
+    invites.create_invite,
+    key_packages.publish_key_packages,
+    key_packages.count_key_packages,
+    key_packages.claim_key_packages,
+    organization.get_organization,
+    people.list_people,
+    people.get_person,
+    signin.start_signin,
+    signin.finish_signin,
+    signin.end_session,
+    signup.start_signup,
+    signup.finish_signup,
+)
+"""All HTTP routes; the tables of docs and tests are made from here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything a running server consists of."""
+
+    store: Store
+    keys: ServerKeys
+    audit: AuditService
+    sessions: SessionService
+    identity: IdentityService
+    devices: DeviceService
+    directory: DirectoryService
+    invites: InviteService
+    key_packages: KeyPackageService
+    conversations: ConversationService
+    delivery: DeliveryService
+    blobs: BlobService
+    health: HealthService
+    fanout: Fanout
+    stream: StreamEndpoint
+
+
+class CurbsideApp:
+    """ASGI application. `services` is there between start-up and shutdown."""
+
+    def __init__(self, config: Config, clock: Clock, routes: Sequence[HTTPRouteHandler]) -> None:
+        check_routes(routes)
+        self.config = config
+        self.services: Services | None = None
+        self._clock = clock
+        self._routes = tuple(routes)
+        self._log = build_logger(config.log_level)
+        self._metrics = Metrics()
+        self._gateway = Gateway(GatewayParts(config, WebClient(config.static_folder), clock, self._metrics, self._log))
+        self._exit = AsyncExitStack()
+        self._sweeper: asyncio.Task[None] | None = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        match scope["type"]:
+            case "http":
+                await self._gateway(scope, receive, send)
+            case "websocket" if scope["path"] == STREAM_PATH and self.services is not None:
+                await self.services.stream(scope, receive, send)
+            case "websocket":
+                await receive()
+                await send({"type": "websocket.close", "code": 1008})
+            case "lifespan":
+                await self._live(receive, send)
+
+    async def start(self) -> None:
+        """Open what is needed and begin to serve. Raises: ConfigError, Unavailable, IntegrityError."""
+        self.config.data_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._exit.enter_context(lock_data_folder(self.config.data_folder))
+        try:
+            store = open_store(self.config)
+            self._exit.push_async_callback(store.close)
+            keys = await prepare_keys(store, _read_authority(self.config))
+            self.services = build_services(self.config, store, keys, self._clock, self._metrics, self._log)
+            self._gateway.routes = cast("Any", build_routes(self.config, self.services, self._clock, self._routes))
+            self.services.delivery.start()
+            await self.services.audit.record_lifecycle(EventName.APP_STARTED, curbside.__version__)
+        except BaseException:
+            await self._exit.aclose()
+            raise
+        self._sweeper = asyncio.create_task(self._sweep(self.services), name="sweeper")
+        self._log.info(LogEvent.SERVER_STARTED, port=self.config.port)
+
+    async def drain(self) -> None:
+        """Say good-bye to the streams and finish what was accepted; new requests are told to come back."""
+        if self.services is not None:
+            self._log.info(LogEvent.SERVER_DRAINING, streams=len(self.services.fanout))
+            self.services.health.drain()
+            await self.services.stream.drain(DRAIN_SECONDS)
+
+    async def stop(self) -> None:
+        """Flush and close; everything acknowledged is durable already."""
+        if self.services is None:
+            return
+        services = self.services
+        await self.drain()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.gather(self._sweeper, return_exceptions=True)
+        await services.delivery.close()
+        await services.audit.record_lifecycle(EventName.APP_STOPPED, curbside.__version__)
+        await services.audit.make_checkpoint()
+        self.services, self._gateway.routes = None, None
+        await self._exit.aclose()
+        self._log.info(LogEvent.SERVER_STOPPED)
+
+    async def _live(self, receive: Any, send: Any) -> None:
+        """The lifespan protocol of ASGI."""
+        while True:
+            event = await receive()
+            if event["type"] == "lifespan.startup":
+                try:
+                    await self.start()
+                except CurbsideError as error:
+                    await send({"type": "lifespan.startup.failed", "message": f"{error.code}: {error.detail}"})
+                    return
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await self.stop()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    async def _sweep(self, services: Services) -> None:
+        """Now and then: end what is over, make checkpoints that are due."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            try:
+                services.stream.end_expired()
+                await services.identity.sweep()
+                await services.blobs.sweep()
+                if await services.audit.is_due():
+                    await services.audit.make_checkpoint()
+            except Exception as error:  # noqa: BLE001 - the next round may succeed; readiness tells what is wrong
+                self._log.error(LogEvent.SWEEP_FAILED, code=find_code(error))
+
+
+def create_app(config: Config, clock: Clock | None = None, routes: Sequence[HTTPRouteHandler] = ROUTES) -> CurbsideApp:
+    """The application. Its lifespan opens and closes the store.
+
+    Raises: ConfigError, naming the route that lacks its rule; or what is wrong with the static folder.
+    """
+    return CurbsideApp(config, clock or SystemClock(), routes)
+
+
+def check_routes(routes: Sequence[HTTPRouteHandler]) -> None:
+    """Deny by default: every route names a rule that exists, and one that is not public takes the asker.
+
+    Raises: ConfigError naming the route.
+    """
+    if not routes:
+        raise ConfigError("the application has no routes")
+    for route in routes:
+        path = ", ".join(sorted(route.paths))
+        rule = find_rule(str(route.opt.get("rule", "")))
+        if rule is None:
+            raise ConfigError(f"route {path} names no access rule")
+        asks = {"subject", "authenticated"} & set(route.fn.__annotations__)
+        if not rule.public and not asks:
+            raise ConfigError(f"route {path} does not ask who calls, and its rule {rule.id} is not public")
+
+
+def open_store(config: Config) -> Store:
+    """The store that the configuration names. Raises: ConfigError, StoreUnavailable, StorageFull."""
+    return open_sqlite_store(str(config.database_path), load_database_key(config.database_key))
+
+
+def build_services(
+    config: Config, store: Store, keys: ServerKeys, clock: Clock, metrics: Metrics, log: FilteringBoundLogger
+) -> Services:
+    """All services, wired to one another."""
+    suites = frozenset(config.suites)
+    validator = OrganizationValidator(keys.authority.raw, keys.external_sender.encode(), suites)
+    sessions = SessionService(store, clock, SessionSettings())
+    verifier = KeyPackageVerifier(clock, validator, suites)
+    fanout = Fanout()
+    opener = MlsGroups(validator, keys.sender)
+    cache = GroupCache(store, opener)
+    delivery = DeliveryService(store, cache, fanout, clock, metrics)
+    service = ConversationService(store, opener, cache, fanout, clock)
+    revoking = DeviceService(store, clock)
+    revoking.on_device_revoked.append(build_revocation(sessions, service, fanout))
+    return Services(
+        store=store,
+        keys=keys,
+        audit=AuditService(store, clock, keys, AuditSettings()),
+        sessions=sessions,
+        identity=IdentityService(store, clock, keys, sessions, validator, verifier),
+        devices=revoking,
+        directory=DirectoryService(store, clock, keys),
+        invites=InviteService(store, clock, keys),
+        key_packages=KeyPackageService(store, clock, verifier),
+        conversations=service,
+        delivery=delivery,
+        blobs=BlobService(store, config.blobs_path, clock, config.limits),
+        health=HealthService(store, clock),
+        fanout=fanout,
+        stream=StreamEndpoint(StreamParts(config, sessions, delivery, fanout, clock, metrics, log)),
+    )
+
+
+def build_revocation(
+    sessions: SessionService, service: ConversationService, fanout: Fanout
+) -> Callable[[UserId, DeviceId], Any]:
+    """What follows a device's end: its stream closes, and its conversations are asked to remove it."""
+
+    async def end(user_id: UserId, device_id: DeviceId) -> None:
+        fanout.end_device(device_id, DeviceRevoked())
+        sessions.forget(device_id)
+        await service.propose_removal(device_id, Subject(user_id, device_id, Role.BOT))
+
+    return end
+
+
+def build_routes(config: Config, services: Services, clock: Clock, routes: Sequence[HTTPRouteHandler]) -> Litestar:
+    """The HTTP routes under Litestar."""
+    given: dict[str, Any] = {
+        "public_urls": config.public_urls,
+        "clock": clock,
+        "audit": services.audit,
+        "sessions": services.sessions,
+        "identity": services.identity,
+        "devices": services.devices,
+        "directory": services.directory,
+        "invites": services.invites,
+        "key_packages": services.key_packages,
+        "conversations": services.conversations,
+        "blobs": services.blobs,
+        "health": services.health,
+    }
+    dependencies: dict[str, Provide] = {
+        "authenticated": Provide(provide_authenticated),
+        "subject": Provide(provide_subject),
+        "call": Provide(provide_call),
+    }
+    for name, value in given.items():
+        dependencies[name] = Provide(_give(value), sync_to_thread=False)
+    return Litestar(
+        route_handlers=list(routes),
+        dependencies=dependencies,
+        exception_handlers={CurbsideError: answer_error, HTTPException: answer_http_error, Exception: answer_mistake},
+        openapi_config=OpenAPIConfig(
+            title="Curbside",
+            version=curbside.__version__,
+            description="An end-to-end encrypted messenger for clinicians and patients. See docs/protocol.md.",
+            path="/v1",
+            render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+            use_handler_docstrings=True,
+        ),
+        request_max_body_size=sizes.BODY_BYTES,
+        response_cache_config=ResponseCacheConfig(),
+        debug=False,
+    )
+
+
+def answer_error(request: Request[Any, Any, Any], error: CurbsideError) -> Response[bytes]:
+    """An error of ours as a problem."""
+    request_id = request.scope["state"].get("request_id") or encode_base64url(random_bytes(16))
+    status, headers, body = encode_problem(error, request_id)
+    return Response(body, status_code=status, headers=headers, media_type=headers["content-type"])
+
+
+def answer_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    """What the framework refuses, in our words: nothing of the input is repeated."""
+    match error.status_code:
+        case 404:
+            return answer_error(request, NotFound())
+        case 413:
+            return answer_error(request, TooLarge(limit=sizes.BODY_BYTES))
+        case 405:
+            response = answer_error(request, Malformed("this method is not allowed here"))
+            response.status_code = 405
+            return response
+        case status if 400 <= status < 500:
+            return answer_error(request, Malformed("the request does not fit its schema"))
+        case _:
+            return answer_error(request, UsageError())
+
+
+def answer_mistake(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Anything else is our mistake; it says nothing."""
+    return answer_error(request, UsageError())
+
+
+class Server(uvicorn.Server):
+    """uvicorn, with streams that hear why they end before their sockets close."""
+
+    def __init__(self, config: uvicorn.Config, app: CurbsideApp) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        for server in self.servers:
+            server.close()
+        await self._app.drain()
+        await super().shutdown(sockets)
+
+
+def build_server(config: Config, app: CurbsideApp | None = None) -> Server:
+    """A server that listens as the configuration says; `run()` or `await serve()` it. Raises: ConfigError."""
+    app = app or create_app(config)
+    return Server(
+        uvicorn.Config(
+            cast("Any", app),
+            host=config.host,
+            port=config.port,
+            ssl_certfile=config.tls.certificate if config.tls else None,
+            ssl_keyfile=config.tls.key if config.tls else None,
+            ws="websockets-sansio",
+            ws_max_size=sizes.FRAME_BYTES,
+            ws_per_message_deflate=False,
+            ws_ping_interval=20.0,
+            ws_ping_timeout=20.0,
+            lifespan="on",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=15,
+            timeout_graceful_shutdown=10,
+            h11_max_incomplete_event_size=32 * 1024,
+        ),
+        app,
+    )
+
+
+def _give(value: Any) -> Callable[[], Any]:
+    def give() -> Any:
+        return value
+
+    return give
+
+
+def _read_authority(config: Config) -> bytes:
+    try:
+        return config.authority_path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"the authority certificate cannot be read: {error.strerror}") from error

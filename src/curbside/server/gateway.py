@@ -1,0 +1,218 @@
+"""The gateway: what every HTTP request passes, whatever answers it.
+
+Request id, size and time limits, host and origin checks, rates, security headers, problems for what goes wrong, one log
+line. Then the web client's files, or the routes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from structlog.typing import FilteringBoundLogger
+
+from curbside.clock import Clock
+from curbside.crypto.random import random_bytes
+from curbside.errors import (
+    CurbsideError,
+    Malformed,
+    NotFound,
+    PolicyDenied,
+    StoreUnavailable,
+    TooLarge,
+    TooMany,
+    UsageError,
+)
+from curbside.ids import encode_base64url
+from curbside.server.config import Config
+from curbside.server.headers import Headers, build_security_headers
+from curbside.server.limits import RateLimit
+from curbside.server.logs import LogEvent, Method, find_code
+from curbside.server.metrics import Metrics
+from curbside.server.origins import find_address, find_header, find_origin, is_foreign
+from curbside.server.problems import encode_problem
+from curbside.server.web import WebClient
+from curbside.wire import limits as sizes
+
+Scope = MutableMapping[str, Any]
+Event = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Event]]
+Send = Callable[[Event], Awaitable[None]]
+App = Callable[[Any, Any, Any], Awaitable[None]]
+
+API: Final = "/v1/"
+METRICS: Final = "/metrics"
+HEALTH: Final = "/v1/health/"
+HANDLER_SECONDS: Final = 120.0
+_ATTEMPTS: Final = ("/v1/signin/", "/v1/signup/", "/v1/invites")
+_LOOPBACK: Final = frozenset({"127.0.0.1", "::1"})
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_NO_STORE: Final = (b"cache-control", b"no-store")
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayParts:
+    """What the gateway is wired to."""
+
+    config: Config
+    web: WebClient
+    clock: Clock
+    metrics: Metrics
+    log: FilteringBoundLogger
+
+
+class Gateway:
+    """Calls `routes` for the API once they are there; until then it answers store_unavailable."""
+
+    def __init__(self, parts: GatewayParts) -> None:
+        self._parts = parts
+        limits, clock = parts.config.limits, parts.clock
+        self._requests = RateLimit(limits.requests_per_second, limits.requests_burst, clock)
+        self._attempts = RateLimit(limits.attempts_per_second, limits.attempts_burst, clock)
+        self._security = build_security_headers(parts.config.public_urls, parts.config.is_https)
+        self.routes: App | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = _Exchange(encode_base64url(random_bytes(16)), send, self._security, scope["path"].startswith(API))
+        scope.setdefault("state", {})["request_id"] = exchange.request_id
+        began = time.perf_counter()
+        failure: BaseException | None = None
+        try:
+            async with asyncio.timeout(HANDLER_SECONDS):
+                await self._answer(scope, self._limit_body(scope, receive), exchange)
+        except CurbsideError as error:
+            failure = error
+            await exchange.send_problem(error)
+        except TimeoutError as error:
+            failure = error
+            await exchange.send_problem(StoreUnavailable())
+        except Exception as error:  # noqa: BLE001 - the last place that can still answer; the cause is never told
+            failure = error
+            await exchange.send_problem(UsageError())
+        finally:
+            self._count(scope, exchange, failure)
+            self._parts.log.info(
+                LogEvent.REQUEST,
+                method=_word(scope["method"]),
+                status=exchange.status,
+                code=find_code(failure),
+                ms=round((time.perf_counter() - began) * 1000, 1),
+                request=exchange.request_id,
+            )
+
+    async def _answer(self, scope: Scope, receive: Receive, exchange: _Exchange) -> None:
+        config, path = self._parts.config, scope["path"]
+        if path == METRICS and config.metrics and find_address(scope) in _LOOPBACK:
+            await exchange.send_whole(200, [(b"content-type", b"text/plain; version=0.0.4")], self._metrics())
+            return
+        if not path.startswith(HEALTH):
+            find_origin(scope, config.public_urls)
+        if path.startswith(API):
+            self._check_api(scope)
+            if self.routes is None:
+                raise StoreUnavailable("the server starts")
+            await self.routes(scope, receive, exchange.send)
+            return
+        answer = self._parts.web.find(scope) if scope["method"] in ("GET", "HEAD") else None
+        if answer is None:
+            raise NotFound
+        await exchange.send_whole(answer.status, answer.headers, answer.body)
+
+    def _check_api(self, scope: Scope) -> None:
+        """Raises: PolicyDenied, TooLarge, TooMany."""
+        if scope["method"] not in _SAFE and is_foreign(scope, self._parts.config.public_urls):
+            raise PolicyDenied(rule="R-web", reason="foreign_origin")
+        length = find_header(scope, b"content-length")
+        if length is not None and length.isdecimal() and int(length) > sizes.BODY_BYTES:
+            raise TooLarge(limit=sizes.BODY_BYTES)
+        address, token = find_address(scope), find_header(scope, b"authorization")
+        if scope["path"].startswith(_ATTEMPTS) and scope["method"] != "HEAD":
+            self._attempts.take(address)
+        if token is None:
+            self._requests.take(address)
+        else:  # a session has its own budget; tokens that are none are counted on the address, see _count
+            self._requests.take(address, 0)
+            self._requests.take("token " + token)
+
+    def _count(self, scope: Scope, exchange: _Exchange, failure: BaseException | None) -> None:
+        self._parts.metrics.requests.labels(f"{exchange.status // 100}xx").inc()
+        if exchange.status == 401 and find_token(scope) is not None:
+            try:
+                self._requests.take(find_address(scope))
+            except TooMany:
+                return
+
+    def _metrics(self) -> bytes:
+        return self._parts.metrics.render()
+
+    def _limit_body(self, scope: Scope, receive: Receive) -> Receive:
+        """A body within its limit, each part of it in time; a peer that stalls counts as gone."""
+        seconds, held = self._parts.config.limits.idle_seconds, 0
+
+        async def limited() -> Event:
+            nonlocal held
+            try:
+                event = await asyncio.wait_for(receive(), seconds) if not is_whole[0] else await receive()
+            except TimeoutError:
+                return {"type": "http.disconnect"}
+            held += len(event.get("body", b""))
+            is_whole[0] = not event.get("more_body", False)
+            if held > sizes.BODY_BYTES:
+                raise TooLarge(limit=sizes.BODY_BYTES)
+            return event
+
+        is_whole = [False]
+        return limited
+
+
+def find_token(scope: Scope) -> str | None:
+    """The Authorization header; None also when it is there twice."""
+    try:
+        return find_header(scope, b"authorization")
+    except Malformed:
+        return None
+
+
+class _Exchange:
+    """One response: adds the headers that none goes without, and remembers how far it is."""
+
+    def __init__(self, request_id: str, send: Send, security: Headers, is_api: bool) -> None:
+        self.request_id = request_id
+        self.status = 0
+        self._send = send
+        self._security = security
+        self._is_api = is_api
+        self._is_started = False
+
+    async def send(self, event: Event) -> None:
+        if event["type"] == "http.response.start":
+            self._is_started = True
+            self.status = event["status"]
+            event = {**event, "headers": self._complete(list(event.get("headers", [])))}
+        await self._send(event)
+
+    async def send_whole(self, status: int, headers: Headers, body: bytes) -> None:
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body})
+
+    async def send_problem(self, error: CurbsideError) -> None:
+        """Answer with a problem, if nothing was answered yet; else the connection is cut by the server."""
+        if self._is_started:
+            return
+        status, headers, body = encode_problem(error, self.request_id)
+        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+        await self.send_whole(status, [*raw, (b"content-length", str(len(body)).encode())], body)
+
+    def _complete(self, headers: Headers) -> Headers:
+        own = {name.lower() for name, _ in self._security}
+        kept = [(name, value) for name, value in headers if name.lower() not in own]
+        if self._is_api and b"cache-control" not in {name.lower() for name, _ in kept}:
+            kept.append(_NO_STORE)
+        return [*kept, *self._security, (b"x-request-id", self.request_id.encode())]
+
+
+def _word(method: str) -> Method:
+    return Method(method) if method in Method.__members__ else Method.OTHER
