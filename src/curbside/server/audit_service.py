@@ -92,7 +92,7 @@ class AuditService:
 
     async def get_signed_checkpoint(self, actor: Subject | Operator) -> bytes:
         """The signed text of a checkpoint of the log as it stands; leaves an audit.viewed event first."""
-        size = await self._store.read(lambda view: view.audit.count_events())
+        size = await self.count()
         await self.record(self._about_log(EventName.AUDIT_VIEWED, actor, size, size))
         await self.make_checkpoint()
         last = await self._store.read(lambda view: view.audit.find_latest_checkpoint())
@@ -128,25 +128,35 @@ class AuditService:
 
     async def view_events(self, actor: Subject | Operator, start: int, limit: int) -> list[AuditRecord]:
         """At most `limit` (up to BATCH) events from index `start`; leaves an audit.viewed event."""
-        limit = max(1, min(limit, BATCH))
-        found = await self._store.read(lambda view: view.audit.read_events(max(0, start), limit))
-        last = found[-1].sequence if found else start
-        await self.record(self._about_log(EventName.AUDIT_VIEWED, actor, start, last))
+        found = await self.read_events(max(0, start), max(1, min(limit, BATCH)))
+        await self.record_view(actor, start, found[-1].sequence if found else start)
         return found
+
+    async def record_view(self, actor: Subject | Operator, start: int, end: int) -> None:
+        """Somebody looks at entries `start` to `end`."""
+        await self.record(self._about_log(EventName.AUDIT_VIEWED, actor, start, end))
+
+    async def count(self) -> int:
+        """Entries in the log."""
+        return await self._store.read(lambda view: view.audit.count_events())
+
+    async def read_events(self, start: int, limit: int) -> list[AuditRecord]:
+        """Entries from `start`; leaves no event: for callers who record the look themselves."""
+        return await self._store.read(lambda view: view.audit.read_events(start, limit))
 
     async def export(self, actor: Subject | Operator) -> AsyncIterator[bytes]:
         """The lines of a verifiable export of the whole log up to now; the log may go on growing meanwhile.
 
         The event audit.exported is the last entry or among the last ones of its own export.
         """
-        size = await self._store.read(lambda view: view.audit.count_events())
+        size = await self.count()
         await self.record(self._about_log(EventName.AUDIT_EXPORTED, actor, 0, size))
         head = await self.make_checkpoint()
         yield build_header(self.key, await self._spread_checkpoints(head.size))
         at = 0
         while at < head.size:
             wanted = min(BATCH, head.size - at)
-            rows = await self._read_events(at, wanted)
+            rows = await self.read_events(at, wanted)
             if not rows:
                 raise IntegrityError("the audit log is shorter than its checkpoint")
             yield b"".join(build_line(row.sequence, row.event, row.leaf_hash) for row in rows)
@@ -163,9 +173,6 @@ class AuditService:
 
     async def _read_checkpoints(self, after: int) -> list[CheckpointRecord]:
         return await self._store.read(lambda view: view.audit.list_checkpoints(after, BATCH))
-
-    async def _read_events(self, start: int, limit: int) -> list[AuditRecord]:
-        return await self._store.read(lambda view: view.audit.read_events(start, limit))
 
     def _about_log(self, name: EventName, actor: Subject | Operator, start: int, end: int) -> AuditEvent:
         is_account = isinstance(actor, Subject)

@@ -1,0 +1,7 @@
+"""python -m curbside"""
+
+from __future__ import annotations
+
+from curbside.cli.main import main
+
+main()
