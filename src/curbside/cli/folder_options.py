@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -13,13 +14,14 @@ from curbside.errors import WrongPassphrase
 from curbside.server.config import Config, load_config
 from curbside.server.organization import find_organization, is_wrapped
 
+AnyCommand = TypeVar("AnyCommand", bound=Callable[..., Any])
 DEFAULT_FOLDER: Final = Path("curbside-organization")
 AUTHORITY_PASSPHRASE: Final = "CURBSIDE_AUTHORITY_PASSPHRASE"  # noqa: S105  the name of a variable, not its value
 _NOT_SETTINGS: Final = frozenset({AUTHORITY_PASSPHRASE, "CURBSIDE_PASSPHRASE", "CURBSIDE_VAULT"})
 """Variables of other commands, which are no settings of the server."""
 
 
-def folder_option(command: Callable[..., None]) -> Callable[..., None]:
+def folder_option(command: AnyCommand) -> AnyCommand:
     """`--folder`: the one that `curbside init` made."""
     return click.option(
         "--folder",
@@ -30,7 +32,7 @@ def folder_option(command: Callable[..., None]) -> Callable[..., None]:
     )(command)
 
 
-def config_options(command: Callable[..., None]) -> Callable[..., None]:
+def config_options(command: AnyCommand) -> AnyCommand:
     """`--folder` and `--config`."""
     command = click.option(
         "--config",
@@ -43,7 +45,7 @@ def config_options(command: Callable[..., None]) -> Callable[..., None]:
     return folder_option(command)
 
 
-def passphrase_option(command: Callable[..., None]) -> Callable[..., None]:
+def passphrase_option(command: AnyCommand) -> AnyCommand:
     """`--passphrase-file`: of the authority key."""
     return click.option(
         "--passphrase-file",
@@ -70,7 +72,7 @@ def read_authority_passphrase(passphrase_file: Path | None, *, new: bool = False
         return passphrase_file.read_text("utf-8").rstrip("\r\n")
     if (given := os.environ.get(AUTHORITY_PASSPHRASE)) is not None:
         return given
-    if not click.get_text_stream("stdin").isatty():
+    if not sys.stdin.isatty():
         raise WrongPassphrase(f"no passphrase: give --passphrase-file or set {AUTHORITY_PASSPHRASE}")
     return str(click.prompt("Passphrase of the authority key", hide_input=True, confirmation_prompt=new, err=True))
 
