@@ -16,7 +16,6 @@ from typing import Any, Final, cast
 
 import uvicorn
 from litestar import Litestar, Request, Response
-from litestar.config.response_cache import ResponseCacheConfig
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
@@ -48,7 +47,7 @@ from curbside.server.identity import IdentityService
 from curbside.server.invites import InviteService
 from curbside.server.key_packages import KeyPackageService, KeyPackageVerifier
 from curbside.server.keys import ServerKeys, prepare_keys
-from curbside.server.logs import LogEvent, build_logger, find_code
+from curbside.server.logs import LogEvent, build_logger, find_code, find_place
 from curbside.server.metrics import Metrics
 from curbside.server.mls_groups import MlsGroups
 from curbside.server.problems import encode_problem
@@ -77,7 +76,7 @@ from curbside.wire import limits as sizes
 DRAIN_SECONDS: Final = 5.0
 SWEEP_SECONDS: Final = 5.0
 OPENAPI_PATH: Final = "/v1/openapi.json"
-_PUBLIC_URLS_TYPE = tuple[str, ...]
+AnyRequest = Request[Any, Any, Any]
 ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     audit.get_checkpoint,
     audit.list_audit_events,
@@ -168,7 +167,9 @@ class CurbsideApp:
             self._exit.push_async_callback(store.close)
             keys = await prepare_keys(store, _read_authority(self.config))
             self.services = build_services(self.config, store, keys, self._clock, self._metrics, self._log)
-            self._gateway.routes = cast("Any", build_routes(self.config, self.services, self._clock, self._routes))
+            self._gateway.routes = cast(
+                "Any", build_routes(self.config, self.services, self._clock, self._log, self._routes)
+            )
             self.services.delivery.start()
             await self.services.audit.record_lifecycle(EventName.APP_STARTED, curbside.__version__)
         except BaseException:
@@ -227,7 +228,7 @@ class CurbsideApp:
                 if await services.audit.is_due():
                     await services.audit.make_checkpoint()
             except Exception as error:  # noqa: BLE001 - the next round may succeed; readiness tells what is wrong
-                self._log.error(LogEvent.SWEEP_FAILED, code=find_code(error))
+                self._log.error(LogEvent.SWEEP_FAILED, code=find_code(error), place=find_place(error))
 
 
 def create_app(config: Config, clock: Clock | None = None, routes: Sequence[HTTPRouteHandler] = ROUTES) -> CurbsideApp:
@@ -266,7 +267,7 @@ def build_services(
     """All services, wired to one another."""
     suites = frozenset(config.suites)
     validator = OrganizationValidator(keys.authority.raw, keys.external_sender.encode(), suites)
-    sessions = SessionService(store, clock, SessionSettings())
+    sessions = SessionService(store, clock, build_session_settings(config))
     verifier = KeyPackageVerifier(clock, validator, suites)
     fanout = Fanout()
     opener = MlsGroups(validator, keys.sender)
@@ -278,7 +279,7 @@ def build_services(
     return Services(
         store=store,
         keys=keys,
-        audit=AuditService(store, clock, keys, AuditSettings()),
+        audit=AuditService(store, clock, keys, build_audit_settings(config)),
         sessions=sessions,
         identity=IdentityService(store, clock, keys, sessions, validator, verifier),
         devices=revoking,
@@ -294,6 +295,17 @@ def build_services(
     )
 
 
+def build_session_settings(config: Config) -> SessionSettings:
+    """How long sessions last."""
+    return SessionSettings(config.sessions.max_seconds, config.sessions.idle_seconds)
+
+
+def build_audit_settings(config: Config) -> AuditSettings:
+    """When checkpoints are due and where their copies go."""
+    audit = config.audit
+    return AuditSettings(audit.checkpoint_seconds, audit.checkpoint_events, audit.checkpoint_file)
+
+
 def build_revocation(
     sessions: SessionService, service: ConversationService, fanout: Fanout
 ) -> Callable[[UserId, DeviceId], Any]:
@@ -307,8 +319,11 @@ def build_revocation(
     return end
 
 
-def build_routes(config: Config, services: Services, clock: Clock, routes: Sequence[HTTPRouteHandler]) -> Litestar:
+def build_routes(
+    config: Config, services: Services, clock: Clock, log: FilteringBoundLogger, routes: Sequence[HTTPRouteHandler]
+) -> Litestar:
     """The HTTP routes under Litestar."""
+    answers = ErrorAnswers(log)
     given: dict[str, Any] = {
         "public_urls": config.public_urls,
         "clock": clock,
@@ -333,7 +348,11 @@ def build_routes(config: Config, services: Services, clock: Clock, routes: Seque
     return Litestar(
         route_handlers=list(routes),
         dependencies=dependencies,
-        exception_handlers={CurbsideError: answer_error, HTTPException: answer_http_error, Exception: answer_mistake},
+        exception_handlers={
+            CurbsideError: answers.answer_error,
+            HTTPException: answers.answer_http_error,
+            Exception: answers.answer_mistake,
+        },
         openapi_config=OpenAPIConfig(
             title="Curbside",
             version=curbside.__version__,
@@ -343,38 +362,46 @@ def build_routes(config: Config, services: Services, clock: Clock, routes: Seque
             use_handler_docstrings=True,
         ),
         request_max_body_size=sizes.BODY_BYTES,
-        response_cache_config=ResponseCacheConfig(),
+        logging_config=None,
         debug=False,
     )
 
 
-def answer_error(request: Request[Any, Any, Any], error: CurbsideError) -> Response[bytes]:
-    """An error of ours as a problem."""
-    request_id = request.scope["state"].get("request_id") or encode_base64url(random_bytes(16))
-    status, headers, body = encode_problem(error, request_id)
-    return Response(body, status_code=status, headers=headers, media_type=headers["content-type"])
+class ErrorAnswers:
+    """Errors as problems; what is our own fault also goes to the log, with its place and without its text."""
 
+    def __init__(self, log: FilteringBoundLogger) -> None:
+        self._log = log
 
-def answer_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
-    """What the framework refuses, in our words: nothing of the input is repeated."""
-    match error.status_code:
-        case 404:
-            return answer_error(request, NotFound())
-        case 413:
-            return answer_error(request, TooLarge(limit=sizes.BODY_BYTES))
-        case 405:
-            response = answer_error(request, Malformed("this method is not allowed here"))
-            response.status_code = 405
-            return response
-        case status if 400 <= status < 500:
-            return answer_error(request, Malformed("the request does not fit its schema"))
-        case _:
-            return answer_error(request, UsageError())
+    def answer_error(self, request: AnyRequest, error: CurbsideError) -> Response[bytes]:
+        """An error of ours."""
+        request_id = request.scope["state"].get("request_id") or encode_base64url(random_bytes(16))
+        if type(error).status >= 500:
+            self._log.error(LogEvent.REQUEST_FAILED, code=find_code(error), place=find_place(error), request=request_id)
+        status, headers, body = encode_problem(error, request_id)
+        return Response(body, status_code=status, headers=headers, media_type=headers["content-type"])
 
+    def answer_http_error(self, request: AnyRequest, error: HTTPException) -> Response[bytes]:
+        """What the framework refuses, in our words: nothing of the input is repeated."""
+        match error.status_code:
+            case 404:
+                return self.answer_error(request, NotFound())
+            case 413:
+                return self.answer_error(request, TooLarge(limit=sizes.BODY_BYTES))
+            case 405:
+                response = self.answer_error(request, Malformed("this method is not allowed here"))
+                response.status_code = 405
+                return response
+            case status if 400 <= status < 500:
+                return self.answer_error(request, Malformed("the request does not fit its schema"))
+            case _:
+                return self.answer_mistake(request, error)
 
-def answer_mistake(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """Anything else is our mistake; it says nothing."""
-    return answer_error(request, UsageError())
+    def answer_mistake(self, request: AnyRequest, error: Exception) -> Response[bytes]:
+        """Anything else is our mistake; the answer says nothing."""
+        mistake = UsageError()
+        mistake.__cause__ = error
+        return self.answer_error(request, mistake)
 
 
 class Server(uvicorn.Server):

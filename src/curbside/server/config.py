@@ -2,7 +2,7 @@
 
 Every field but three has a default, and each default is the safe choice. A key that is not listed here is an error, so
 that a misspelt setting cannot fall back to its default unseen. `CURBSIDE_<KEY>` overrides the file's `<key>`, and
-`CURBSIDE_LIMITS_<KEY>` a limit.
+`CURBSIDE_<TABLE>_<KEY>` a key of one of its tables (limits, audit, sessions, tls).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from curbside.errors import ConfigError
 from curbside.wire import limits as sizes
 
 PREFIX: Final = "CURBSIDE_"
-_LIMITS_PREFIX: Final = "LIMITS_"
+_TABLES: Final = ("limits", "audit", "sessions", "tls")
 _LISTS: Final = frozenset({"public_urls", "suites", "database_key_command"})
 
 
@@ -86,29 +86,27 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """An incomplete upload that nobody continues for this long is removed."""
 
 
-class Sessions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How long sign-ins last."""
-
-    max_hours: int = 12
-    """Longest life of a session."""
-    idle_minutes: int = 15
-    """Longest silence of a device; requests and an open stream break it."""
-
-
-class Audit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Signed checkpoints of the audit log."""
-
-    checkpoint_file: Path | None = None
-    """Each checkpoint is appended here; best on a share of another machine. None: kept in the database only."""
-    checkpoint_seconds: int = 300
-    checkpoint_events: int = 10_000
-
-
 class Tls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """PEM files for TLS in this process; leave out behind a proxy that ends TLS."""
 
     certificate: Path
     key: Path
+
+
+class Audit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When the audit log gets a signed checkpoint, and where a copy of each goes."""
+
+    checkpoint_seconds: int = 300
+    checkpoint_events: int = 10_000
+    checkpoint_file: Path | None = None
+    """Each checkpoint is appended here; best on another machine's share."""
+
+
+class Sessions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long a session lasts, and how long without any sign of its device."""
+
+    max_seconds: int = 12 * 3600
+    idle_seconds: int = 15 * 60
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -188,10 +186,11 @@ def _apply_environment(settings: dict[str, Any], environment: Mapping[str, str])
         if not variable.startswith(PREFIX) or variable in (named_by_setting, PREFIX + "CONFIG"):
             continue
         name = variable.removeprefix(PREFIX)
-        if name.startswith(_LIMITS_PREFIX):
-            settings.setdefault("limits", {})[name.removeprefix(_LIMITS_PREFIX).lower()] = value
+        key = name.lower()
+        table, _, rest = key.partition("_")
+        if table in _TABLES and rest:
+            settings.setdefault(table, {})[rest] = value
         else:
-            key = name.lower()
             settings[key] = value.split() if key in _LISTS else value
 
 

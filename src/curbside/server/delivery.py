@@ -187,12 +187,14 @@ class DeliveryService:
                 fresh.setdefault(conversation_id, []).append(index)
         for conversation_id, indexes in fresh.items():
             self._append(tx, conversation_id, [(index, batch[index]) for index in indexes], outcomes)
-            self._record_deliveries(tx, conversation_id, outcomes, indexes, live)
         settled = [outcome for outcome in outcomes if outcome is not None]
         for sending, outcome in zip(batch, settled, strict=True):
             event = self._build_event(sending, outcome)
             if event is not None:
                 tx.append_audit(event)
+        for conversation_id, indexes in fresh.items():
+            stored = [(batch[index].sink, settled[index].sequence) for index in indexes if settled[index].is_new]
+            self._record_deliveries(tx, conversation_id, stored, live.get(conversation_id, frozenset()))
         return settled
 
     def _find_former(self, tx: Change, sending: _Sending) -> _Outcome | None:
@@ -312,16 +314,17 @@ class DeliveryService:
         self,
         tx: Change,
         conversation_id: ConversationId,
-        outcomes: Sequence[_Outcome | None],
-        indexes: Sequence[int],
-        live: Mapping[ConversationId, frozenset[Listener]],
+        stored: Sequence[tuple[Listener, int]],
+        live: frozenset[Listener],
     ) -> None:
-        """One event for each connected device that gets these entries, in the transaction that stores them."""
-        stored = [found.sequence for index in indexes if (found := outcomes[index]) is not None and found.is_new]
-        if not stored:
-            return
-        for listener in live.get(conversation_id, ()):
-            tx.append_audit(self._build_delivery(listener.subject, conversation_id, min(stored), max(stored)))
+        """One event for each connected device that gets these entries, in the transaction that stores them.
+
+        stored: who sent, and the sequence. A sender gets the others' entries only.
+        """
+        for listener in live:
+            got = [sequence for sender, sequence in stored if sender is not listener]
+            if got:
+                tx.append_audit(self._build_delivery(listener.subject, conversation_id, got[0], got[-1]))
 
     def _build_delivery(self, subject: Subject, conversation_id: ConversationId, first: int, last: int) -> AuditEvent:
         return AuditEvent(

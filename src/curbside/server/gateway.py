@@ -30,7 +30,7 @@ from curbside.ids import encode_base64url
 from curbside.server.config import Config
 from curbside.server.headers import Headers, build_security_headers
 from curbside.server.limits import RateLimit
-from curbside.server.logs import LogEvent, Method, find_code
+from curbside.server.logs import LogEvent, Method, find_code, find_place
 from curbside.server.metrics import Metrics
 from curbside.server.origins import find_address, find_header, find_origin, is_foreign
 from curbside.server.problems import encode_problem
@@ -91,6 +91,7 @@ class Gateway:
             await exchange.send_problem(StoreUnavailable())
         except Exception as error:  # noqa: BLE001 - the last place that can still answer; the cause is never told
             failure = error
+            self._parts.log.error(LogEvent.REQUEST_FAILED, place=find_place(error), request=exchange.request_id)
             await exchange.send_problem(UsageError())
         finally:
             self._count(scope, exchange, failure)

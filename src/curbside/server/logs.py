@@ -1,7 +1,7 @@
 """Structured logs that cannot hold content: event names from an enum, values from an allow-list of types.
 
-A value is a number, a bool, an id (22 characters of base64url), a problem code, or a member of a StrEnum; anything else
-is refused, also strings: what cannot be written cannot leak.
+A value is a number, a bool, an id (22 characters of base64url), a problem code, a place in the source, or a member of
+a StrEnum; anything else is refused, also strings: what cannot be written cannot leak.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import traceback
 from collections.abc import MutableMapping
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -65,10 +67,24 @@ def find_code(error: BaseException | None) -> Code:
     return Code(error.code if isinstance(error, CurbsideError) else "internal")
 
 
+class Place(str):
+    """Where in our source an error arose: "file.py:line" for each frame, and the error's class. Never its text."""
+
+    __slots__ = ()
+
+
+def find_place(error: BaseException) -> Place:
+    """The place of an error, innermost frame last; its cause's too."""
+    frames = traceback.extract_tb(error.__traceback__)[-8:]
+    trail = " ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames)
+    cause = f" from {find_place(error.__cause__)}" if error.__cause__ is not None else ""
+    return Place(f"{type(error).__name__} {trail}{cause}")
+
+
 def refuse_free_text(_logger: Any, _method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """structlog processor. Raises: UsageError for a value that could be free text."""
     for name, value in fields.items():
-        is_allowed = isinstance(value, bool | int | float | StrEnum | Code) or (
+        is_allowed = isinstance(value, bool | int | float | StrEnum | Code | Place) or (
             isinstance(value, str) and _ID.match(value)
         )
         if not is_allowed or (name == "event" and not isinstance(value, LogEvent)):
