@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from curbside.crypto.hpke import generate_key_pair
 from curbside.crypto.random import random_bytes
 from curbside.crypto.secret import SecretBytes
 from curbside.crypto.sign import Signer
@@ -33,6 +34,7 @@ from curbside.mls.messages import (
     WIRE_PRIVATE,
     WIRE_PUBLIC,
     AuthenticatedContent,
+    Body,
     Commit,
     FramedContent,
     GroupInfo,
@@ -216,6 +218,48 @@ def _place_of(sent: SentProposal) -> object:
             return psk
         case _:
             return GroupContextExtensions
+
+
+def draft_commit(
+    epoch: EpochState, request: CommitRequest, pending: Mapping[bytes, SentProposal], store: PskStore
+) -> CommitDraft:
+    """A member's commit of what is requested and of the pending proposals. Raises: Malformed; RuleBroken."""
+    suite, group_id, sender = epoch.public.suite, epoch.public.context.group_id, Sender(MEMBER, epoch.own)
+    requested = list_requested(request, suite, group_id)
+    chosen = select_pending(pending, requested, epoch.own) if request.pending else {}
+    by_value = [SentProposal(proposal, sender, by_reference=False) for proposal in requested]
+    return CommitDraft(
+        public=epoch.public,
+        sender=sender,
+        signer=make_signer(suite, epoch.leaf),
+        leaf=request.leaf or epoch.leaf,
+        init_secret=epoch.secrets.init,
+        items=(*chosen, *requested),
+        sent=(*chosen.values(), *by_value),
+        store=store,
+        secrets_of=epoch,
+        update=request.update or request.leaf is not None,
+        aad=request.aad,
+        wire=request.wire,
+    )
+
+
+def sign_as_member(epoch: EpochState, content_type: int, body: Body, aad: bytes, wire: int) -> AuthenticatedContent:
+    """Content of ours for the present epoch, signed (section 6.1)."""
+    public = epoch.public
+    place = (public.context.group_id, public.context.epoch)
+    content = FramedContent.make(place, Sender(MEMBER, epoch.own), aad, content_type, body)
+    signed = AuthenticatedContent(wire, content, b"")
+    signer, tbs = make_signer(public.suite, epoch.leaf), signed.to_be_signed(public.encoded_context)
+    return replace(signed, signature=sign_with_label(signer, b"FramedContentTBS", tbs))
+
+
+def make_update_leaf(epoch: EpochState, own: OwnLeaf) -> tuple[LeafNode, bytes]:
+    """A leaf with fresh keys for an Update proposal, and its private key (section 12.1.2)."""
+    suite = epoch.public.suite
+    private, public_key = generate_key_pair(suite.hpke.kem)
+    place = LeafPlace.for_update(epoch.public.context.group_id, epoch.own)
+    return make_leaf(suite, own, make_signer(suite, own), public_key, place), private
 
 
 def sign_content(draft: CommitDraft, wire: int, content: FramedContent, context: bytes) -> AuthenticatedContent:

@@ -27,19 +27,18 @@ from curbside.errors import (
 from curbside.mls import lifecycle, messages
 from curbside.mls.checks import Check, refuse, require
 from curbside.mls.committing import (
-    BuiltCommit,
-    CommitDraft,
     CommitRequest,
     ExternalPsk,
     ResumptionPsk,
     Wire,
     build_commit,
+    draft_commit,
     frame_handshake,
-    list_requested,
     make_group_info,
+    make_update_leaf,
     new_psk_id,
     parse_key_package,
-    select_pending,
+    sign_as_member,
 )
 from curbside.mls.joining import (
     JoinOptions,
@@ -49,9 +48,9 @@ from curbside.mls.joining import (
     find_resumption,
     join_state,
 )
-from curbside.mls.key_package import KeyPackageSecrets, LeafPlace, OwnLeaf, make_key_package, make_leaf, make_signer
+from curbside.mls.key_package import KeyPackageSecrets, OwnLeaf, make_key_package
 from curbside.mls.key_schedule import export_secret, membership_tag
-from curbside.mls.labels import proposal_ref, sign_with_label
+from curbside.mls.labels import proposal_ref
 from curbside.mls.messages import (
     COMMIT,
     MEMBER,
@@ -60,10 +59,8 @@ from curbside.mls.messages import (
     WIRE_PRIVATE,
     WIRE_PUBLIC,
     AuthenticatedContent,
-    FramedContent,
     PrivateMessage,
     PublicMessage,
-    Sender,
     encode_message,
     parse_message,
 )
@@ -337,21 +334,12 @@ class Group:
         if self._state.pending:
             raise PendingProposals(proposals=[ref.hex() for ref in self._state.pending])
         epoch, settings = self._epoch, self._state.settings
-        signed = self._sign(messages.APPLICATION, bytes(data), aad, WIRE_PRIVATE)
+        signed = sign_as_member(epoch, messages.APPLICATION, bytes(data), aad, WIRE_PRIVATE)
         generation = epoch.tree.next_generation(epoch.own, APPLICATION)
         plan = epoch.tree.plan(epoch.own, APPLICATION, generation, settings.ratchets, 0)
         message = encode_message(seal_message(epoch.keys(), plan, signed, settings.pad))
         epoch.tree.spend(plan)
         return message
-
-    def _sign(self, content_type: int, body: messages.Body, aad: bytes, wire: int) -> AuthenticatedContent:
-        public = self._epoch.public
-        place = (public.context.group_id, public.context.epoch)
-        content = FramedContent.make(place, Sender(MEMBER, self._epoch.own), aad, content_type, body)
-        signed = AuthenticatedContent(wire, content, b"")
-        signer = make_signer(public.suite, self._epoch.leaf)
-        tbs = signed.to_be_signed(public.encoded_context)
-        return replace(signed, signature=sign_with_label(signer, b"FramedContentTBS", tbs))
 
     def stage_commit(self, request: CommitRequest, now: int, psks: Mapping[bytes, SecretBytes] = _NO_PSKS) -> Staged:
         """Make a commit without applying it (section 12.4.1); it is part of the saved state until answered.
@@ -360,33 +348,13 @@ class Group:
         Raises: RuleBroken; PolicyDenied and what else receivers would raise; Malformed; Gone.
         """
         self._check_open()
-        built = self._build(request, now, psks)
+        held = {**psks, **{p.psk_id: p.secret for p in request.psks if isinstance(p, ExternalPsk)}}
+        draft = draft_commit(self._epoch, request, self._state.pending, self._psks(held))
+        built = build_commit(draft, self._state.settings, self._guard(now))
         if built.plan is not None:
             self._epoch.tree.spend(built.plan)
         self._state = replace(self._state, staged=built.staged)
         return self._staged_result()
-
-    def _build(self, request: CommitRequest, now: int, psks: Mapping[bytes, SecretBytes]) -> BuiltCommit:
-        epoch, sender = self._epoch, Sender(MEMBER, self._epoch.own)
-        requested = list_requested(request, self._suite, self.group_id)
-        chosen = select_pending(self._state.pending, requested, epoch.own) if request.pending else {}
-        by_value = [SentProposal(proposal, sender, by_reference=False) for proposal in requested]
-        held = {**psks, **{p.psk_id: p.secret for p in request.psks if isinstance(p, ExternalPsk)}}
-        draft = CommitDraft(
-            public=epoch.public,
-            sender=sender,
-            signer=make_signer(self._suite, epoch.leaf),
-            leaf=request.leaf or epoch.leaf,
-            init_secret=epoch.secrets.init,
-            items=(*chosen, *requested),
-            sent=(*chosen.values(), *by_value),
-            store=self._psks(held),
-            secrets_of=epoch,
-            update=request.update or request.leaf is not None,
-            aad=request.aad,
-            wire=request.wire,
-        )
-        return build_commit(draft, self._state.settings, self._guard(now))
 
     def _staged_result(self) -> Staged:
         staged = self._state.staged
@@ -430,20 +398,17 @@ class Group:
     def propose_update(self, now: int, leaf: OwnLeaf | None = None, wire: Wire = "public") -> bytes:
         """Propose fresh keys for our own leaf, for somebody else to commit (section 12.1.2). Raises: RuleBroken."""
         self._check_open()
-        suite, own = self._suite, leaf or self._epoch.leaf
-        fresh = make_key_package(own, suite.code, (0, 0))
-        place = LeafPlace.for_update(self.group_id, self._epoch.own)
-        key = fresh.package.leaf.encryption_key
-        node = make_leaf(suite, own, make_signer(suite, own), key, place)
+        own = leaf or self._epoch.leaf
+        node, private = make_update_leaf(self._epoch, own)
         message = self._propose(Update(node), now, wire)
-        updates = {**self._state.own_updates, key: OwnUpdate(fresh.leaf_private.reveal(), own)}
+        updates = {**self._state.own_updates, node.encryption_key: OwnUpdate(private, own)}
         self._state = replace(self._state, own_updates=updates)
         return message
 
     def _propose(self, proposal: Proposal, now: int, wire: Wire) -> bytes:
         self._check_open()
         code = WIRE_PRIVATE if wire == "private" else WIRE_PUBLIC
-        signed = self._sign(PROPOSAL, proposal, b"", code)
+        signed = sign_as_member(self._epoch, PROPOSAL, proposal, b"", code)
         sent = SentProposal(proposal, signed.content.sender, by_reference=True)
         check_proposal(self._epoch.public, sent, self._guard(now))
         message, plan = frame_handshake(self._epoch, signed, self._state.settings)
