@@ -55,6 +55,7 @@ WEB_FORBIDDEN = [
 IMPORT_NAMES = {
     "agentvault-mls-rs-uniffi": "mls_rs_uniffi",
     "apsw-sqlite3mc": "apsw",
+    "argon2-cffi": "argon2",
     "opaque-ke-py": "opaque_ke_py",
     "pillow": "PIL",
 }
