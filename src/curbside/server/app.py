@@ -223,6 +223,7 @@ class CurbsideApp:
             await asyncio.sleep(SWEEP_SECONDS)
             try:
                 services.stream.end_expired()
+                await services.sessions.touch_all([each.subject.device_id for each in services.fanout.list_listeners()])
                 await services.identity.sweep()
                 await services.blobs.sweep()
                 if await services.audit.is_due():

@@ -6,6 +6,7 @@ sign of the device (requests and an open stream are signs), at sign-out and when
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,6 +25,8 @@ from curbside.wire import bodies
 TOKEN_BYTES: Final = 32
 TOUCH_SECONDS: Final = 60
 """A device's last sign of life is written at most this often."""
+TOUCHED_AT_ONCE: Final = 500
+"""Devices in one write, so that sends need not wait for it."""
 SCHEME: Final = "DPoP "
 
 
@@ -128,6 +131,15 @@ class SessionService:
             self._written[device_id] = now
             await self._store.write(lambda tx: tx.identity.touch_device(device_id, now))
 
+    async def touch_all(self, device_ids: Iterable[DeviceId]) -> None:
+        """An open stream is a sign of life also when nothing is said on it: write what is due, a part at a time."""
+        now = self._clock.now()
+        due = [each for each in device_ids if now - self._written.get(each, 0) >= TOUCH_SECONDS][:TOUCHED_AT_ONCE]
+        self._written |= dict.fromkeys(due, now)
+        self._seen |= dict.fromkeys(due, now)
+        if due:
+            await self._store.write(lambda tx: _touch(tx, due, now))
+
     def forget(self, device_id: DeviceId) -> None:
         """Drop what is held in memory about a device whose stream closed for good or which was revoked."""
         self._seen.pop(device_id, None)
@@ -216,3 +228,8 @@ def find_session(view: View, token_hash: bytes) -> FoundSession | None:
 
 def _subject(found: FoundSession) -> Subject:
     return Subject(found.user.user_id, found.device.device_id, Role(found.user.role))
+
+
+def _touch(tx: Change, device_ids: Iterable[DeviceId], now: int) -> None:
+    for device_id in device_ids:
+        tx.identity.touch_device(device_id, now)

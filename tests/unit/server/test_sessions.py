@@ -129,6 +129,20 @@ async def test_a_stream_keeps_the_session_alive(hospital: Hospital) -> None:
     assert device.last_seen_at == START + 3200
 
 
+async def test_open_streams_are_signs_of_life_a_part_at_a_time(hospital: Hospital) -> None:
+    alice, bob = await hospital.join(), await hospital.join(name="Bob")
+    hospital.clock.advance(800)
+    await hospital.sessions.touch_all([alice.device_id])
+    hospital.clock.advance(30)
+    await hospital.sessions.touch_all([alice.device_id])
+    device = await hospital.store.read(lambda view: view.identity.find_device(alice.device_id))
+    assert device is not None
+    assert device.last_seen_at == START + 800
+    hospital.clock.advance(100)
+    await hospital.authenticate(alice)
+    assert await check_of(hospital, bob.request(hospital.clock.now())) == "session.expired"
+
+
 async def test_signing_out_ends_this_session_alone(hospital: Hospital) -> None:
     alice = await hospital.join()
     first = alice.session
