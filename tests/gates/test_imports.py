@@ -33,8 +33,8 @@ PUBLIC_MLS = {
 }
 
 
-# One violation each: contract, module that gets the import, what it imports. All are seeded into one copy and looked for
-# in one run, because each run analyses the whole package.
+# One violation each: contract, module that gets the import, what it imports. All are seeded into one copy and looked
+# for in one run, because each run analyses the whole package.
 SEEDS = [
     ("Layers", "wire.seeded_layer", "curbside.mls.codec"),
     ("Layers", "client.seeded_layer", "curbside.server"),
