@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import quote
+from urllib.parse import urlencode
 
 from curbside.client import account, media
 from curbside.client.connection import Connection
@@ -206,7 +206,7 @@ class Device:
         found: list[bodies.Person] = []
         after = ""
         while True:
-            path = f"/v1/people?query={quote(query, safe='')}&after={quote(after, safe='')}"
+            path = "/v1/people?" + urlencode({"query": query} | ({"after": after} if after else {}))
             page = await self._call("GET", path, bodies.People)
             for person in page.people:
                 self._verify_person(person)

@@ -23,7 +23,7 @@ from curbside.wire.group_policy import GroupPolicy
 SUITE = 1
 SETTINGS = GroupSettings(private_handshakes=False)
 KEY_PACKAGE_SECONDS = 30 * 24 * 3600
-LAST_RESORT_SECONDS = 365 * 24 * 3600
+LAST_RESORT_SECONDS = 80 * 24 * 3600
 CLOCK_SLACK_SECONDS = 3600
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from litestar import get
+from litestar.params import Parameter
 
 from curbside.policy.access import Subject
 from curbside.server.directory import DirectoryService
@@ -10,9 +13,14 @@ from curbside.wire import bodies
 
 
 @get("/v1/people", opt={"rule": "R-people-list"})
-async def list_people(subject: Subject, directory: DirectoryService, query: str = "", after: str = "") -> bodies.People:
+async def list_people(
+    subject: Subject,
+    directory: DirectoryService,
+    beginning: Annotated[str, Parameter(query="query")] = "",
+    after: str = "",
+) -> bodies.People:
     """One page of the directory, by name."""
-    return await directory.list_people(subject, query, after)
+    return await directory.list_people(subject, beginning, after)
 
 
 @get("/v1/people/{user_id:str}", opt={"rule": "R-people-read"})
