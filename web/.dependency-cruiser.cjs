@@ -3,7 +3,7 @@
 //   features, App ──► state ──► bridge ──► core (in a Worker)         ui stands alone
 
 const CRYPTO_LIBRARIES =
-  "node_modules/(ts-mls|@hpke/[^/]+|@noble/[^/]+|hash-wasm|@serenity-kit/opaque|@peculiar/x509)(/|$)";
+  "node_modules/(ts-mls|@hpke/[^/]+|@noble/[^/]+|hash-wasm|@serenity-kit/opaque)(/|$)";
 const TESTS = "(\\.test\\.ts$|^tests/|/testing/)";
 const PAGE = "^src/(features|state|ui|App|main)";
 
