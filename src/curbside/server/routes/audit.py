@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 from litestar import get
+from litestar.di import NamedDependency
 from litestar.response import Stream
 
 from curbside.audit.events import AuditEvent
@@ -26,19 +27,21 @@ class AuditEvents(msgspec.Struct, frozen=True):
 
 
 @get("/v1/audit/checkpoint", opt={"rule": "R-audit-checkpoint"}, media_type="text/plain")
-async def get_checkpoint(subject: Subject, audit: AuditService) -> str:
+async def get_checkpoint(subject: NamedDependency[Subject], audit: NamedDependency[AuditService]) -> str:
     """A signed checkpoint of the log as it stands (C2SP tlog-checkpoint)."""
     return (await audit.get_signed_checkpoint(subject)).decode()
 
 
 @get("/v1/audit/events", opt={"rule": "R-audit-read"})
-async def list_audit_events(subject: Subject, audit: AuditService, start: int = 0, limit: int = 100) -> AuditEvents:
+async def list_audit_events(
+    subject: NamedDependency[Subject], audit: NamedDependency[AuditService], start: int = 0, limit: int = 100
+) -> AuditEvents:
     """Events from index `start`, oldest first."""
     found = parse_records(await audit.view_events(subject, start, limit))
     return AuditEvents([IndexedEvent(*each) for each in found], found[-1][0] + 1 if found else -1)
 
 
 @get("/v1/audit/export", opt={"rule": "R-audit-export"})
-async def export_audit(subject: Subject, audit: AuditService) -> Stream:
+async def export_audit(subject: NamedDependency[Subject], audit: NamedDependency[AuditService]) -> Stream:
     """The whole log as verifiable JSON lines."""
     return Stream(audit.export(subject), media_type="application/x-ndjson")

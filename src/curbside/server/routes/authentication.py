@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from litestar import Request
+from litestar.di import NamedDependency
 
 from curbside.audit.events import EventName
 from curbside.clock import Clock
@@ -34,7 +35,11 @@ def build_uri(public_urls: Sequence[str], host: str, path: str) -> str:
 
 
 async def provide_authenticated(
-    request: AnyRequest, public_urls: tuple[str, ...], sessions: SessionService, audit: AuditService, clock: Clock
+    request: AnyRequest,
+    public_urls: NamedDependency[tuple[str, ...]],
+    sessions: NamedDependency[SessionService],
+    audit: NamedDependency[AuditService],
+    clock: NamedDependency[Clock],
 ) -> Authenticated:
     """Check session, proof and role.
 
@@ -55,12 +60,12 @@ async def provide_authenticated(
     return who
 
 
-async def provide_subject(authenticated: Authenticated) -> Subject:
+async def provide_subject(authenticated: NamedDependency[Authenticated]) -> Subject:
     """Who asks."""
     return authenticated.subject
 
 
-async def provide_call(request: AnyRequest, public_urls: tuple[str, ...]) -> ProvedCall:
+async def provide_call(request: AnyRequest, public_urls: NamedDependency[tuple[str, ...]]) -> ProvedCall:
     """The proof of a request that has no session yet.
 
     Raises: NotAuthenticated when there is none.

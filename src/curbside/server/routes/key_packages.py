@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from litestar import get, post
+from litestar.di import NamedDependency
 
 from curbside.policy.access import Subject
 from curbside.server.key_packages import KeyPackageService
@@ -10,20 +11,24 @@ from curbside.wire import bodies
 
 
 @post("/v1/key-packages", status_code=204, opt={"rule": "R-key-packages-publish"})
-async def publish_key_packages(data: bodies.KeyPackages, subject: Subject, key_packages: KeyPackageService) -> None:
+async def publish_key_packages(
+    data: bodies.KeyPackages, subject: NamedDependency[Subject], key_packages: NamedDependency[KeyPackageService]
+) -> None:
     """Keep more key packages of the asking device."""
     await key_packages.publish(subject, data)
 
 
 @get("/v1/key-packages", opt={"rule": "R-key-packages-count"})
-async def count_key_packages(subject: Subject, key_packages: KeyPackageService) -> bodies.KeyPackageCount:
+async def count_key_packages(
+    subject: NamedDependency[Subject], key_packages: NamedDependency[KeyPackageService]
+) -> bodies.KeyPackageCount:
     """How many of the asking device's key packages are left."""
     return await key_packages.count(subject)
 
 
 @post("/v1/people/{user_id:str}/key-packages/claim", status_code=200, opt={"rule": "R-key-packages-claim"})
 async def claim_key_packages(
-    user_id: str, subject: Subject, key_packages: KeyPackageService
+    user_id: str, subject: NamedDependency[Subject], key_packages: NamedDependency[KeyPackageService]
 ) -> bodies.ClaimedKeyPackages:
     """One key package of each active device of a person."""
     return await key_packages.claim(subject, user_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from litestar import get
+from litestar.di import NamedDependency
 from litestar.params import Parameter
 
 from curbside.policy.access import Subject
@@ -14,8 +15,8 @@ from curbside.wire import bodies
 
 @get("/v1/people", opt={"rule": "R-people-list"})
 async def list_people(
-    subject: Subject,
-    directory: DirectoryService,
+    subject: NamedDependency[Subject],
+    directory: NamedDependency[DirectoryService],
     beginning: Annotated[str, Parameter(query="query")] = "",
     after: str = "",
 ) -> bodies.People:
@@ -24,6 +25,8 @@ async def list_people(
 
 
 @get("/v1/people/{user_id:str}", opt={"rule": "R-people-read"})
-async def get_person(user_id: str, subject: Subject, directory: DirectoryService) -> bodies.Person:
+async def get_person(
+    user_id: str, subject: NamedDependency[Subject], directory: NamedDependency[DirectoryService]
+) -> bodies.Person:
     """One person."""
     return await directory.get_person(subject, user_id)

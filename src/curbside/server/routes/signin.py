@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from litestar import delete, post
+from litestar.di import NamedDependency
 
 from curbside.server.identity import IdentityService, ProvedCall
 from curbside.server.sessions import Authenticated, SessionService
@@ -10,18 +11,20 @@ from curbside.wire import bodies
 
 
 @post("/v1/signin/start", status_code=200, opt={"rule": "R-signin"})
-async def start_signin(data: bodies.SigninStart, identity: IdentityService) -> bodies.SigninStarted:
+async def start_signin(data: bodies.SigninStart, identity: NamedDependency[IdentityService]) -> bodies.SigninStarted:
     """Sign in, first step (RFC 9807 section 6)."""
     return await identity.start_signin(data)
 
 
 @post("/v1/signin/finish", status_code=200, opt={"rule": "R-signin"})
-async def finish_signin(data: bodies.SigninFinish, identity: IdentityService, call: ProvedCall) -> bodies.Session:
+async def finish_signin(
+    data: bodies.SigninFinish, identity: NamedDependency[IdentityService], call: NamedDependency[ProvedCall]
+) -> bodies.Session:
     """Sign in, last step: a session bound to the device's key."""
     return await identity.finish_signin(data, call)
 
 
 @delete("/v1/session", status_code=204, opt={"rule": "R-session-end"})
-async def end_session(authenticated: Authenticated, sessions: SessionService) -> None:
+async def end_session(authenticated: NamedDependency[Authenticated], sessions: NamedDependency[SessionService]) -> None:
     """Sign out."""
     await sessions.end_session(authenticated)
