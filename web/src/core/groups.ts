@@ -2,23 +2,18 @@
 // Twin of src/curbside/client/groups.py. When a transaction fails, memory may be ahead of the vault; `forget()` then
 // drops what is loaded.
 
+import type { VerifiedDevice } from "./chain";
 import { CurbsideError } from "./errors";
 import { encodeBase64url, encodeId } from "./ids";
 import { Device } from "./mls/device";
 import { Group } from "./mls/group";
-import type { Change, DeviceKeys, GroupRules, LeafIdentity, Member } from "./mls/types";
+import type { Change, DeviceKeys, GroupRules, Member } from "./mls/types";
 import type { Vault } from "./vault/vault";
 import type { NewCommit, NewConversation } from "./wire/bodies.generated";
+import { decodeGroupPolicy } from "./wire/group_policy";
 
 /** Whose device a leaf is, with what its verified certificates say. */
-export interface DeviceIdentity extends LeafIdentity {
-  readonly name: string;
-  readonly role: string;
-  readonly deviceLabel: string;
-  /** DER. */
-  readonly userCertificate: Uint8Array;
-}
-
+export type DeviceIdentity = VerifiedDevice;
 export type ConversationGroup = Group<DeviceIdentity>;
 
 export interface NewGroup {
@@ -33,19 +28,12 @@ export class Groups {
   readonly #vault: Vault;
   readonly #rules: GroupRules<DeviceIdentity>;
   readonly #device: Device<DeviceIdentity>;
-  readonly #kindOf: (policy: Uint8Array) => "direct" | "group";
   readonly #loaded = new Map<string, ConversationGroup>();
 
-  constructor(
-    vault: Vault,
-    keys: DeviceKeys,
-    rules: GroupRules<DeviceIdentity>,
-    kindOf: (policy: Uint8Array) => "direct" | "group",
-  ) {
+  constructor(vault: Vault, keys: DeviceKeys, rules: GroupRules<DeviceIdentity>) {
     this.#vault = vault;
     this.#rules = rules;
     this.#device = new Device(keys, rules);
-    this.#kindOf = kindOf;
   }
 
   /** Throws `not_found`. */
@@ -104,7 +92,7 @@ export class Groups {
     const group = await this.#device.join(welcome, own.secrets);
     if (encodeId(group.groupId) !== conversation)
       throw new CurbsideError("wrong_group", "the Welcome is for another conversation");
-    const kind = this.#kindOf(group.policy ?? new Uint8Array());
+    const { kind } = decodeGroupPolicy(group.policy ?? new Uint8Array());
     this.#add(conversation, group, { kind, title: rows.findConversation(conversation)?.title ?? "", cursor: sequence, nowMs });
     rows.deleteKeyPackage(own.reference);
     return group;

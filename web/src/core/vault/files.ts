@@ -15,6 +15,8 @@ export interface VaultFiles {
   read(name: string): Promise<Uint8Array | undefined>;
   /** Durable when it returns; either the old or the new content is there after a crash. */
   replace(name: string, content: Uint8Array): Promise<void>;
+  /** Nothing happens when it is absent. */
+  remove(name: string): Promise<void>;
 }
 
 const HANDLE_TRIES = 20;
@@ -48,6 +50,13 @@ export function opfsFiles(): VaultFiles {
       handle.write(Uint8Array.from(content), { at: 0 });
       handle.flush();
       handle.close();
+    },
+    remove: async (name) => {
+      try {
+        await (await navigator.storage.getDirectory()).removeEntry(name);
+      } catch (error) {
+        if (!(error instanceof DOMException && error.name === "NotFoundError")) throw error;
+      }
     },
   };
 }

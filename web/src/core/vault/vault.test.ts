@@ -52,7 +52,7 @@ describe("vault", () => {
     vault.db.run("insert into setting values ('x', ?)", new TextEncoder().encode(CANARY.repeat(500)));
     const scan = (): void => {
       const names = readdirSync(folder);
-      expect(names).toContain("vault.db");
+      expect(names).toContain("vault");
       for (const name of names) {
         const content = readFileSync(join(folder, name));
         expect(content.includes(CANARY), name).toBe(false);
@@ -110,7 +110,7 @@ db.pragma("cipher", "chacha20")
 db.pragma("key", "raw:${hex}")
 print(db.execute("select value from setting where name = 'greeting'").get.decode())
 print(db.pragma("integrity_check"))`;
-    const printed = execFileSync(python!, ["-c", program, join(folder, "vault.db")], { encoding: "utf8" });
+    const printed = execFileSync(python!, ["-c", program, join(folder, "vault")], { encoding: "utf8" });
     expect(printed.trim().split("\n")).toEqual(["hello from the browser", "ok"]);
   });
 });

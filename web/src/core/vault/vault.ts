@@ -6,7 +6,8 @@ import { VaultRows } from "./rows";
 import { Database } from "./sqlite";
 import { VaultVfs } from "./vfs";
 
-export const VAULT_FILE = "vault.db";
+/** With `vault.wraps` beside it, as the Python client names them. */
+export const VAULT_FILE = "vault";
 const VFS_NAME = "curbside";
 const SCHEMA_VERSION = "1";
 const KEY_BYTES = 32;

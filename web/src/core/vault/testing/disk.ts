@@ -1,4 +1,4 @@
-import { closeSync, fsyncSync, fstatSync, ftruncateSync, openSync, readFileSync, readSync, renameSync, writeFileSync, writeSync } from "node:fs";
+import { closeSync, fsyncSync, fstatSync, ftruncateSync, openSync, readFileSync, readSync, renameSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import type { SyncFile, VaultFiles } from "../files";
@@ -19,6 +19,7 @@ export function diskFiles(folder: string): VaultFiles {
       writeFileSync(join(folder, `${name}.new`), content);
       renameSync(join(folder, `${name}.new`), join(folder, name));
     },
+    remove: async (name) => rmSync(join(folder, name), { force: true }),
   };
 }
 
