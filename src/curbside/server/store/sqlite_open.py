@@ -38,8 +38,8 @@ def open_connection(path: str, key: SecretBytes, busy_ms: int = 2000) -> apsw.Co
     try:
         connection = apsw.Connection(path)
         connection.set_busy_timeout(busy_ms)
-        connection.pragma("cipher", "chacha20")
-        connection.execute(f'PRAGMA key = "raw:{key.reveal().hex()}"')
+        if path != MEMORY:
+            _apply_key(connection, key)
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
         for name, value in _PRAGMAS:
             connection.pragma(name, value)
@@ -139,8 +139,7 @@ def rotate_key(path: Path, old: SecretBytes, new: SecretBytes) -> None:
 def _rekey(copy: Path, old: SecretBytes, new: SecretBytes) -> None:
     connection = apsw.Connection(str(copy))
     try:
-        connection.pragma("cipher", "chacha20")
-        connection.execute(f'PRAGMA key = "raw:{old.reveal().hex()}"')
+        _apply_key(connection, old)
         connection.execute(f'PRAGMA rekey = "raw:{new.reveal().hex()}"')
     finally:
         connection.close()
@@ -153,6 +152,11 @@ def _rekey(copy: Path, old: SecretBytes, new: SecretBytes) -> None:
         check.close()
     with copy.open("rb") as file:
         os.fsync(file.fileno())
+
+
+def _apply_key(connection: apsw.Connection, key: SecretBytes) -> None:
+    connection.pragma("cipher", "chacha20")
+    connection.execute(f'PRAGMA key = "raw:{key.reveal().hex()}"')
 
 
 def _create_private(path: str) -> None:
