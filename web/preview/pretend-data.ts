@@ -90,16 +90,19 @@ Open: resuscitation status was discussed with the daughter, she wants to speak t
 /** The conversation of the screenshots: an ECG in the night. */
 export function leeTalk(thumbnail: Uint8Array<ArrayBuffer>): Message[] {
   const c = "c-lee";
+  const echo = message(c, lee, ago(26 * 60), "Echo from this morning: EF 55, no regional wall motion abnormality.");
+  const thanks = message(c, me, ago(26 * 60 - 2), "Perfect, thank you");
   const first = message(c, me, ago(38), "Jun, are you near 7? 64-year-old, bed 12, chest tightness since half past two.");
+  const question = message(c, lee, ago(37), "Two minutes away. Troponin sent?", { inReplyTo: { id: first.id, sender: me.name, text: first.text } });
   const photo = message(c, me, ago(35), "Taken just now. Old one was clean.", {
     kind: "photo",
     attachments: [{ index: 0, kind: "image", name: "photo.jpg", mediaType: "image/jpeg", size: 412_000, width: 1600, height: 1000, thumbnail }],
   });
   return [
-    message(c, lee, ago(26 * 60), "Echo from this morning: EF 55, no regional wall motion abnormality."),
-    message(c, me, ago(26 * 60 - 2), "Perfect, thank you"),
+    echo,
+    thanks,
     first,
-    message(c, lee, ago(37), "Two minutes away. Troponin sent?", { inReplyTo: { id: first.id, sender: me.name, text: first.text } }),
+    question,
     photo,
     message(c, lee, ago(33), "ST up in II, III, aVF. That is an inferior one. Right-sided leads please, and no nitrates until we have seen V4R."),
     message(c, lee, ago(33), "Calling the cath lab now: https://intranet.example/cathlab/on-call"),

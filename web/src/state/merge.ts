@@ -46,7 +46,7 @@ export const STEP = 40;
 
 /** The newest part of `count` messages, or the part around `index`. */
 export function windowAt(count: number, index?: number): Window {
-  if (index === undefined) return { start: Math.max(0, count - DRAWN / 2), end: count };
+  if (index === undefined) return { start: Math.max(0, count - STEP), end: count };
   const start = Math.max(0, index - STEP / 2);
   return { start, end: Math.min(count, start + DRAWN / 2) };
 }

@@ -96,3 +96,12 @@ const dayAndTime = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "n
 export function exactDay(at: number): string {
   return dayAndTime.format(at);
 }
+
+const RIGHT_TO_LEFT = /[\p{Script=Arabic}\p{Script=Hebrew}\p{Script=Syriac}\p{Script=Thaana}\p{Script=Nko}\p{Script=Adlam}]/u;
+
+/** The direction of the first letter; undefined where there is none, so that the page's own direction holds. */
+export function textDirection(text: string): "ltr" | "rtl" | undefined {
+  const letter = /\p{L}/u.exec(text)?.[0];
+  if (letter === undefined) return undefined;
+  return RIGHT_TO_LEFT.test(letter) ? "rtl" : "ltr";
+}

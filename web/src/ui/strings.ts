@@ -30,7 +30,7 @@ const en = {
   welcome: {
     title: "Ask quickly. Keep it private.",
     difference:
-      "It works like the messenger you know, with one difference: messages and pictures stay locked on this phone and never reach a gallery, a cloud or a company.",
+      "It works like WhatsApp, but it belongs to where you work: messages and photos stay locked inside it and never land in a gallery or in somebody else’s cloud.",
     invited: "You join with an invite link from your organisation.",
     link: "Invite link",
     linkPlaceholder: "https://…/#/join/…",
@@ -54,10 +54,10 @@ const en = {
     strength: ["Very weak", "Weak", "Fair", "Good", "Strong"] as readonly string[],
     tooShort: (missing: number) => count(missing, { one: "# more character", other: "# more characters" }),
     honest: (organization: string) =>
-      `Checked only in this app. ${organization} never sees it and cannot recover it: if you forget it, the messages on this phone stay shut for good.`,
+      `Checked only in this app. ${organization} never sees it and cannot recover it: if you forget it, the messages on this device stay shut for good.`,
     go: "Join",
     busy: "Setting up",
-    busyHint: "Your keys are made on this phone. This takes a few seconds; please keep Curbside open.",
+    busyHint: "Your keys are made on this device. This takes a few seconds; please keep Curbside open.",
     otherLink: "Use another link",
     failed: "You have not joined yet",
     linkFailed: "This link does not work",
@@ -72,7 +72,7 @@ const en = {
     wrongHint: "Check capital letters and spaces, or show what you typed.",
     forgotten: "Forgotten it?",
     forgottenText:
-      "Nobody can read or reset it, your organisation included. Ask for a new invite to start again on this phone.",
+      "Nobody can read or reset it, your organisation included. Ask for a new invite to start again on this device.",
   },
   connection: {
     offline: "Offline: messages will go out by themselves",
@@ -238,7 +238,7 @@ export type Strings = typeof en;
 const languages: Record<string, Strings> = { en };
 
 /** The best language we have for what the browser asks for. */
-export const language: string = navigator.languages.map((tag) => tag.split("-")[0] ?? "").find((tag) => tag in languages) ?? "en";
+export const language: string = (globalThis.navigator?.languages ?? []).map((tag) => tag.split("-")[0] ?? "").find((tag) => tag in languages) ?? "en";
 export const t: Strings = languages[language] ?? en;
 
 /** A role as people say it; an unknown one is shown as it came. */
