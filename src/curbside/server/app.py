@@ -27,7 +27,16 @@ import curbside
 from curbside.audit.events import EventName
 from curbside.clock import Clock, SystemClock
 from curbside.crypto.random import random_bytes
-from curbside.errors import ConfigError, CurbsideError, DeviceRevoked, Malformed, NotFound, TooLarge, UsageError
+from curbside.errors import (
+    ConfigError,
+    CurbsideError,
+    DeviceRevoked,
+    Malformed,
+    NotAuthenticated,
+    NotFound,
+    TooLarge,
+    UsageError,
+)
 from curbside.ids import DeviceId, UserId, encode_base64url
 from curbside.policy.access import Role, Subject, find_rule
 from curbside.policy.validator import OrganizationValidator
@@ -275,6 +284,7 @@ def build_services(
     cache = GroupCache(store, opener)
     delivery = DeliveryService(store, cache, fanout, clock, metrics)
     service = ConversationService(store, opener, cache, fanout, clock)
+    sessions.on_session_ended.append(lambda who: fanout.end_device(who.subject.device_id, NotAuthenticated()))
     revoking = DeviceService(store, clock)
     revoking.on_device_revoked.append(build_revocation(sessions, service, fanout))
     return Services(

@@ -6,7 +6,7 @@ sign of the device (requests and an open stream are signs), at sign-out and when
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -77,6 +77,7 @@ class SessionService:
         self._settings = settings
         self._seen: dict[DeviceId, int] = {}
         self._written: dict[DeviceId, int] = {}
+        self.on_session_ended: list[Callable[[Authenticated], None]] = []
 
     def open_session(self, tx: Change, device: DeviceRecord, method: str) -> bodies.Session:
         """A new session of this device, inside the caller's transaction. method: how the person proved itself."""
@@ -120,8 +121,10 @@ class SessionService:
         )
 
     async def end_session(self, who: Authenticated) -> None:
-        """Sign out."""
+        """Sign out. Whoever listens in `on_session_ended` hears of it once it is durable."""
         await self._store.write(lambda tx: self._end(tx, who))
+        for call in self.on_session_ended:
+            call(who)
 
     async def touch(self, device_id: DeviceId) -> None:
         """The device showed a sign of life (a frame on its stream, an open stream now and then)."""
