@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from curbside.crypto.jose import ProofRequest, compute_thumbprint, make_proof, sign_api_key
 from curbside.crypto.passphrase import prepare_passphrase, wrap
-from curbside.crypto.passphrase_rating import rate_passphrase
+from curbside.crypto.passphrase_rating import WORDS, rate_passphrase
 from curbside.crypto.secret import SecretBytes
 from curbside.crypto.sign import Signer
 from curbside.crypto.stream_aead import Sealer, hash_file, pad_size, sealed_size
@@ -200,6 +200,7 @@ def passphrases() -> dict[str, Any]:
             },
         ],
         "refused": [{"reason": reason, "record": value} for reason, value in refused],
+        "words": list(WORDS),
         "person": {"name": "Asa Oberg", "organization": "St. Olaf Hospital"},
         "ratings": [
             {"passphrase": text, **asdict(rate_passphrase(text, "Asa Oberg", "St. Olaf Hospital"))} for text in _RATED

@@ -15,7 +15,7 @@ from curbside.crypto.passphrase import MAXIMUM_CHARS, MINIMUM_CHARS, normalize_p
 
 _ACCEPTABLE_UNITS: Final = 11
 _SCORES: Final = ((18, 4), (14, 3), (_ACCEPTABLE_UNITS, 2), (7, 1))
-_WORDS: Final = """
+WORDS: Final = """
     password passphrase passwort passcode kennwort secret welcome letmein login signin admin administrator
     curbside hospital clinic doctor nurse medical medicine patient physician ward surgery health healthcare
     monkey dragon football baseball basketball superman batman princess sunshine shadow master michael jordan
@@ -67,7 +67,7 @@ def count_units(text: str, personal: list[str]) -> int:
     """Guess units of a normalised text, as the module says."""
     plain = "".join(char for char in _fold(text) if char not in _SEPARATORS)
     unleeted = plain.translate(_LEET)
-    words = {word for word in (*_WORDS, *personal) if len(word) >= 3}
+    words = {word for word in (*WORDS, *personal) if len(word) >= 3}
     at, units = 0, 0
     while at < len(plain):
         at += max(_match_word(plain, unleeted, at, words), _match_run(plain, at), _match_repeat(plain, at), 1)

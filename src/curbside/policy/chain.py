@@ -1,7 +1,7 @@
 """The trust chain of docs/trust.md: device certificate ← user ← enrolment ← the pinned authority.
 
 Checks run in the order of the table in docs/trust.md, so that both clients name the same one. Ids that begin with
-`trust.` are the `check` of the UntrustedDevice that is raised. `web/src/core/trust.ts` is the twin.
+`trust.` are the `check` of the UntrustedDevice that is raised. `web/src/core/chain.ts` is the twin.
 """
 
 from __future__ import annotations

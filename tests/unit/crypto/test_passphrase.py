@@ -20,7 +20,7 @@ from curbside.crypto.passphrase import (
     unwrap,
     wrap,
 )
-from curbside.crypto.passphrase_rating import Rating, count_units, rate_passphrase
+from curbside.crypto.passphrase_rating import WORDS, Rating, count_units, rate_passphrase
 from curbside.crypto.secret import SecretBytes
 from curbside.errors import Malformed, UsageError, WrongPassphrase
 from curbside.ids import decode_base64url
@@ -100,6 +100,11 @@ def test_nothing_short_is_acceptable(text: str, name: str, organization: str) ->
     assert 0 <= rating.score <= 4
     assert not rating.acceptable or (len(normal) >= MINIMUM_CHARS and rating.score >= 2)
     assert rating.hint == "" or not rating.acceptable or rating.score < 4
+
+
+def test_the_list_of_words_is_the_shared_one() -> None:
+    assert VECTORS["words"] == WORDS
+    assert len(set(WORDS)) == len(WORDS)
 
 
 def test_own_name_counts_as_one_character() -> None:
