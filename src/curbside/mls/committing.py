@@ -11,7 +11,7 @@ from curbside.crypto.random import random_bytes
 from curbside.crypto.secret import SecretBytes
 from curbside.crypto.sign import Signer
 from curbside.crypto.suites import Suite
-from curbside.errors import Malformed, UsageError
+from curbside.errors import CurbsideError, Malformed, UsageError
 from curbside.mls import tree_math
 from curbside.mls.codec import vector
 from curbside.mls.extensions import EXTERNAL_PUB, RATCHET_TREE
@@ -221,12 +221,13 @@ def _place_of(sent: SentProposal) -> object:
 
 
 def draft_commit(
-    epoch: EpochState, request: CommitRequest, pending: Mapping[bytes, SentProposal], store: PskStore
+    epoch: EpochState, request: CommitRequest, pending: Mapping[bytes, SentProposal], store: PskStore, guard: Guard
 ) -> CommitDraft:
-    """A member's commit of what is requested and of the pending proposals. Raises: Malformed; RuleBroken."""
+    """A member's commit of what is requested and of the pending proposals that fit. Raises: Malformed; RuleBroken."""
     suite, group_id, sender = epoch.public.suite, epoch.public.context.group_id, Sender(MEMBER, epoch.own)
     requested = list_requested(request, suite, group_id)
     chosen = select_pending(pending, requested, epoch.own) if request.pending else {}
+    chosen = _without_misfits(epoch, requested, chosen, store, guard)
     by_value = [SentProposal(proposal, sender, by_reference=False) for proposal in requested]
     return CommitDraft(
         public=epoch.public,
@@ -242,6 +243,41 @@ def draft_commit(
         aad=request.aad,
         wire=request.wire,
     )
+
+
+def _without_misfits(
+    epoch: EpochState,
+    requested: Sequence[Proposal],
+    chosen: dict[bytes, SentProposal],
+    store: PskStore,
+    guard: Guard,
+) -> dict[bytes, SentProposal]:
+    """Leave out pending proposals that would make the commit invalid or that the policy refuses.
+
+    [Note: misfits do not block] A proposal that can never be committed (a PSK nobody has, a removal the policy
+    forbids) must not keep the group from going on: a commit without it ends the epoch and the proposal with it.
+    """
+    sender = Sender(MEMBER, epoch.own)
+    by_value = [SentProposal(proposal, sender, by_reference=False) for proposal in requested]
+
+    def fits(refs: Mapping[bytes, SentProposal]) -> bool:
+        try:
+            sent = (*refs.values(), *by_value)
+            applied = apply_proposals(epoch.public, sent, sender, guard)
+            applied.has_path = True
+            authorize_commit(epoch.public, applied, make_diff(epoch.public, applied), guard)
+            store.collect(applied.psks)
+        except CurbsideError:
+            return False
+        return True
+
+    if not chosen or fits(chosen):
+        return chosen
+    kept: dict[bytes, SentProposal] = {}
+    for ref, sent in chosen.items():
+        if fits({**kept, ref: sent}):
+            kept[ref] = sent
+    return kept
 
 
 def sign_as_member(epoch: EpochState, content_type: int, body: Body, aad: bytes, wire: int) -> AuthenticatedContent:

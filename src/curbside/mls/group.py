@@ -349,8 +349,9 @@ class Group:
         """
         self._check_open()
         held = {**psks, **{p.psk_id: p.secret for p in request.psks if isinstance(p, ExternalPsk)}}
-        draft = draft_commit(self._epoch, request, self._state.pending, self._psks(held))
-        built = build_commit(draft, self._state.settings, self._guard(now))
+        guard = self._guard(now)
+        draft = draft_commit(self._epoch, request, self._state.pending, self._psks(held), guard)
+        built = build_commit(draft, self._state.settings, guard)
         if built.plan is not None:
             self._epoch.tree.spend(built.plan)
         self._state = replace(self._state, staged=built.staged)

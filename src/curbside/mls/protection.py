@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from curbside.crypto import aead
 from curbside.crypto.random import random_bytes
 from curbside.crypto.suites import Suite
-from curbside.errors import DecryptionFailed, InvalidMessage, Replayed
 from curbside.mls import messages
 from curbside.mls.checks import Check, refuse, require
 from curbside.mls.codec import Reader, decode, u32, vector
@@ -122,8 +121,3 @@ def open_message(keys: EpochKeys, message: PrivateMessage, own: int, limits: Rat
     signed = AuthenticatedContent(WIRE_PRIVATE, content, signature, tag)
     verify_with_label(suite, signature_key, b"FramedContentTBS", signed.to_be_signed(keys.context), signature)
     return Opened(signed, plan)
-
-
-def is_lost(error: InvalidMessage) -> bool:
-    """Whether a refusal means that the key is gone rather than that the bytes are wrong."""
-    return isinstance(error, (Replayed, DecryptionFailed))

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 
 from curbside.errors import UsageError
 from curbside.mls.checks import Check, refuse, require
-from curbside.mls.labels import compute_hash
 from curbside.mls.messages import (
     MEMBER,
     NEW_MEMBER_COMMIT,
@@ -353,8 +352,3 @@ def follow_commit(
 def next_context(state: PublicState, provisional: GroupContext, signed: AuthenticatedContent) -> GroupContext:
     """The provisional context with the new transcript hash."""
     return replace(provisional, transcript_hash=confirmed_hash(state.suite, state.interim_hash, signed))
-
-
-def content_digest(state: PublicState, content: bytes) -> bytes:
-    """A short name for a message."""
-    return compute_hash(state.suite, content)

@@ -49,15 +49,6 @@ def direct_path(node: int, leaves: int) -> list[int]:
     return path
 
 
-def copath(node: int, leaves: int) -> list[int]:
-    """The sibling of `node` and the siblings of the nodes above it, without the root."""
-    top, path = root(leaves), []
-    while node != top:
-        path.append(sibling(node))
-        node = parent(node)
-    return path
-
-
 def is_below(node: int, above: int) -> bool:
     """Whether `node` is `above` or lies in the subtree under it."""
     reach = (1 << level(above)) - 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from curbside.mls.messages import NEW_MEMBER_COMMIT, Sender
+from curbside.mls.messages import Sender
 from curbside.mls.nodes import Credential, Extensions, LeafNode
 from curbside.mls.proposals import Proposal, PskId, ReInit
 from curbside.mls.tree import RatchetTree
@@ -80,16 +80,6 @@ class CommitContext:
     def members_after(self) -> list[Member]:
         """The members in the next epoch."""
         return list_members(self.tree_after)
-
-    @property
-    def is_external(self) -> bool:
-        """Whether the committer joins by this commit."""
-        return self.external
-
-
-def is_newcomer(sender: Sender) -> bool:
-    """Whether a commit's sender joins by it."""
-    return sender.kind == NEW_MEMBER_COMMIT
 
 
 class CredentialValidator(Protocol):

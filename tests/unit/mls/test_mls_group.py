@@ -385,3 +385,27 @@ def test_a_policy_can_refuse_commits_on_both_sides() -> None:
     with pytest.raises(CurbsideError):
         strict.receive(staged.commit, NOW)
     assert strict.save() == before
+
+
+def test_a_proposal_that_cannot_be_committed_does_not_block_the_group() -> None:
+    class NoRemoves(type(TRUST)):  # type: ignore[misc]
+        def verify_commit(self, context: object) -> None:
+            if context.diff.removed:  # type: ignore[attr-defined]
+                raise RuleBroken("test.no_removes")
+
+    groups = [Group.load(group.save(), NoRemoves()) for group in team("alice", "bob", "fiona")]
+    alice, bob, fiona = groups
+    unknown = ExternalPsk(b"nobody has this", SecretBytes(b"x" * 32))
+    for message in (
+        bob.propose_psk(unknown, NOW),
+        bob.propose_remove(2, NOW),
+        bob.propose_extensions((Extension(0xF0FF, b"nobody supports this"),), NOW),
+        bob.propose_update(NOW),
+    ):
+        spread(message, groups, bob)
+    with pytest.raises(PendingProposals):
+        alice.encrypt(b"x")
+    staged = commit(alice, groups)
+    assert {old.leaf_index for old, _ in staged.diff.updated} == {0, 1}
+    assert_agree(groups)
+    spread(fiona.encrypt(b"on we go"), groups, fiona)

@@ -19,6 +19,7 @@ from curbside.mls.group import (
     JoinOptions,
     ResumptionPsk,
 )
+from curbside.mls.proposals import Remove
 from curbside.mls.public import PublicGroup
 
 STEPS = int(os.environ.get("CURBSIDE_WALK_STEPS", "2000"))
@@ -33,6 +34,7 @@ class Walk:
         self.random = random.Random(seed)
         self.sender = external_sender()
         self.names = 0
+        self.first_keys: dict[bytes, bytes] = {}  # key in use now, key at first
         first = Group.create(b"walk", own_leaf("first"), 1, (self.sender.extension,), SETTINGS, TRUST, NOW)
         self.server = PublicGroup.from_group_info(first.group_info(), TRUST, NOW)
         self.groups = [first]
@@ -49,10 +51,10 @@ class Walk:
             assert self.groups[place].save() == blob
         self.server = PublicGroup.load(self.server.save(), TRUST)
 
-    def key_of(self, group: Group) -> bytes:
-        leaf = group.state.current.public.tree.find_leaf(group.own_leaf)
-        assert leaf is not None
-        return leaf.encryption_key + group.state.current.leaf.signer.reveal()
+    def person(self, group: Group) -> bytes:
+        """Who it is, whatever key is in use now."""
+        key = group.state.current.leaf.signer.reveal()
+        return self.first_keys.get(key, key)
 
     def step(self) -> None:
         actor = self.random.choice(self.groups)
@@ -74,7 +76,7 @@ class Walk:
             if group is actor:
                 continue
             if self.random.random() < 0.2:
-                waiting.add(group.state.current.leaf.signer.reveal())
+                waiting.add(self.person(group))
                 continue
             got = group.receive(message, NOW)
             assert isinstance(got, Application)
@@ -84,7 +86,7 @@ class Walk:
 
     def read_late(self, actor: Group) -> None:
         self.random.shuffle(self.late)
-        me = actor.state.current.leaf.signer.reveal()
+        me = self.person(actor)
         for message, text, waiting in self.late[-5:]:
             before = actor.save()
             try:
@@ -124,6 +126,8 @@ class Walk:
             adds=tuple(p.public for p in packages), removes=request.removes, update=request.update,
             psks=request.psks, extensions=request.extensions, leaf=request.leaf,
         )  # fmt: skip
+        if request.leaf is not None:
+            self.first_keys[request.leaf.signer.reveal()] = self.person(actor)
         staged = actor.stage_commit(request, NOW, PSKS)
         self.reload()
         actor = next(g for g in self.groups if g.staged and g.staged.commit == staged.commit)
@@ -154,14 +158,22 @@ class Walk:
         if choice == 0:
             message = actor.propose_update(NOW)
         elif choice == 1:
-            message = actor.propose_remove(self.random.choice(others), NOW)
+            leaf = self.random.choice(others)
+            if self.is_proposed(actor, leaf):
+                return
+            message = actor.propose_remove(leaf, NOW)
         else:
             message = actor.propose_psk(PSK, NOW)
         self.server.receive_proposal(message, NOW)
         self.deliver(message, actor)
 
+    def is_proposed(self, by: Group | None, leaf: int) -> bool:
+        """Whether the same sender proposed this removal already: the same bytes would come out."""
+        sender = None if by is None else by.members[[m.leaf_index for m in by.members].index(by.own_leaf)]
+        return any(p.proposal == Remove(leaf) and p.member == sender for p in self.server.pending)
+
     def server_removes(self, actor: Group) -> None:
-        if len(self.groups) > 4:
+        if len(self.groups) > 4 and not self.is_proposed(None, actor.own_leaf):
             message = self.server.propose_remove(actor.own_leaf, self.sender.key)
             self.server.receive_proposal(message, NOW)
             self.deliver(message, None)
