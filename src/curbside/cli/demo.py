@@ -13,6 +13,7 @@ from typing import Final
 
 import click
 import msgspec
+from msgspec import structs
 
 from curbside.cli.invite import MadeInvite, create_invite, draw_code, upload_invites
 from curbside.cli.output import emit, progress_line
@@ -90,10 +91,11 @@ def _prepare(folder: Path, port: int, static_folder: Path) -> tuple[InitResult, 
     except ConfigError:
         request = InitRequest(folder, ORGANIZATION, _origin(0, port), None, HOSTS[1], port, static_folder.resolve())
         made = init_organization(request, SystemClock())
-    config = replace(
+    config = structs.replace(
         load_config(made.config_file, {}),
         port=port,
         host=HOSTS[1],
+        log_level="warning",
         public_urls=tuple(_origin(number, port) for number in range(len(HOSTS))),
         static_folder=static_folder.resolve() if (static_folder / "index.html").exists() else None,
     )
