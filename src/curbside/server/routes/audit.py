@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 from litestar import get
 from litestar.di import NamedDependency
+from litestar.params import FromQuery
 from litestar.response import Stream
 
 from curbside.audit.events import AuditEvent
@@ -34,7 +35,10 @@ async def get_checkpoint(subject: NamedDependency[Subject], audit: NamedDependen
 
 @get("/v1/audit/events", opt={"rule": "R-audit-read"})
 async def list_audit_events(
-    subject: NamedDependency[Subject], audit: NamedDependency[AuditService], start: int = 0, limit: int = 100
+    subject: NamedDependency[Subject],
+    audit: NamedDependency[AuditService],
+    start: FromQuery[int] = 0,
+    limit: FromQuery[int] = 100,
 ) -> AuditEvents:
     """Events from index `start`, oldest first."""
     found = parse_records(await audit.view_events(subject, start, limit))

@@ -6,6 +6,8 @@ import re
 from typing import Any, Final
 
 from litestar import Request, get, head, patch, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
 from litestar.response import Response, Stream
 
 from curbside.errors import Malformed, TooLarge
@@ -20,14 +22,19 @@ _BYTES: Final = "application/octet-stream"
 
 
 @post("/v1/blobs", status_code=200, opt={"rule": "R-blob-create"})
-async def create_blob(data: bodies.NewBlob, subject: Subject, blobs: BlobService) -> bodies.BlobUpload:
+async def create_blob(
+    data: JSONBody[bodies.NewBlob], subject: NamedDependency[Subject], blobs: NamedDependency[BlobService]
+) -> bodies.BlobUpload:
     """Begin an upload."""
     return await blobs.create(subject, data)
 
 
 @patch("/v1/blobs/{blob_id:str}", status_code=200, opt={"rule": "R-blob-upload"})
 async def append_blob(
-    blob_id: str, request: Request[Any, Any, Any], subject: Subject, blobs: BlobService
+    blob_id: FromPath[str],
+    request: Request[Any, Any, Any],
+    subject: NamedDependency[Subject],
+    blobs: NamedDependency[BlobService],
 ) -> bodies.BlobUpload:
     """Add the body's bytes at header Upload-Offset."""
     offset = request.headers.get("upload-offset", "")
@@ -37,14 +44,21 @@ async def append_blob(
 
 
 @head("/v1/blobs/{blob_id:str}", opt={"rule": "R-blob-upload"})
-async def get_blob_offset(blob_id: str, subject: Subject, blobs: BlobService) -> Response[None]:
+async def get_blob_offset(
+    blob_id: FromPath[str], subject: NamedDependency[Subject], blobs: NamedDependency[BlobService]
+) -> Response[None]:
     """How far the asking device's own upload is."""
     upload, length = await blobs.get_upload(subject, blob_id)
     return Response(None, headers={"upload-offset": str(upload.offset), "upload-length": str(length)})
 
 
 @get("/v1/blobs/{blob_id:str}", opt={"rule": "R-blob-read"})
-async def get_blob(blob_id: str, request: Request[Any, Any, Any], subject: Subject, blobs: BlobService) -> Stream:
+async def get_blob(
+    blob_id: FromPath[str],
+    request: Request[Any, Any, Any],
+    subject: NamedDependency[Subject],
+    blobs: NamedDependency[BlobService],
+) -> Stream:
     """The ciphertext, or the part that header Range names. A Range that cannot be met is ignored (RFC 9110 14.2)."""
     asked = _RANGE.match(request.headers.get("range", ""))
     first, last = (int(asked[1]), int(asked[2]) if asked[2] else None) if asked else (0, None)

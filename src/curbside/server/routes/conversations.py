@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from litestar import get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
 
 from curbside.ids import ConversationId
 from curbside.policy.access import Subject
@@ -11,14 +13,18 @@ from curbside.wire import bodies
 
 
 @get("/v1/conversations", opt={"rule": "R-conversations-list"})
-async def list_conversations(subject: Subject, conversations: ConversationService) -> bodies.ConversationList:
+async def list_conversations(
+    subject: NamedDependency[Subject], conversations: NamedDependency[ConversationService]
+) -> bodies.ConversationList:
     """Those the asking device is a member of."""
     return bodies.ConversationList(await conversations.list_states(subject))
 
 
 @get("/v1/conversations/{conversation_id:str}", opt={"rule": "R-conversation-read"})
 async def get_conversation(
-    conversation_id: str, subject: Subject, conversations: ConversationService
+    conversation_id: FromPath[str],
+    subject: NamedDependency[Subject],
+    conversations: NamedDependency[ConversationService],
 ) -> bodies.ConversationState:
     """What the server holds of a conversation."""
     return await conversations.get_state(subject, ConversationId(conversation_id))
@@ -26,7 +32,9 @@ async def get_conversation(
 
 @post("/v1/conversations", status_code=200, opt={"rule": "R-conversation-create"})
 async def create_conversation(
-    data: bodies.NewConversation, subject: Subject, conversations: ConversationService
+    data: JSONBody[bodies.NewConversation],
+    subject: NamedDependency[Subject],
+    conversations: NamedDependency[ConversationService],
 ) -> bodies.ConversationState:
     """Begin a conversation with a group of one."""
     return await conversations.create(subject, data)
@@ -34,7 +42,10 @@ async def create_conversation(
 
 @post("/v1/conversations/{conversation_id:str}/commits", status_code=200, opt={"rule": "R-conversation-commit"})
 async def append_commit(
-    conversation_id: str, data: bodies.NewCommit, subject: Subject, conversations: ConversationService
+    conversation_id: FromPath[str],
+    data: JSONBody[bodies.NewCommit],
+    subject: NamedDependency[Subject],
+    conversations: NamedDependency[ConversationService],
 ) -> bodies.Appended:
     """End the current epoch with a signed commit."""
     return await conversations.commit(subject, ConversationId(conversation_id), data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from litestar import delete, get
 from litestar.di import NamedDependency
+from litestar.params import FromPath
 
 from curbside.policy.access import Subject
 from curbside.server.devices import DeviceService
@@ -18,7 +19,7 @@ async def list_devices(subject: NamedDependency[Subject], devices: NamedDependen
 
 @delete("/v1/devices/{device_id:str}", status_code=204, opt={"rule": "R-device-revoke"})
 async def revoke_device(
-    device_id: str, subject: NamedDependency[Subject], devices: NamedDependency[DeviceService]
+    device_id: FromPath[str], subject: NamedDependency[Subject], devices: NamedDependency[DeviceService]
 ) -> None:
     """End a device: its sessions are dead at once."""
     await devices.revoke_device(subject, device_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from litestar import get
+from litestar.di import NamedDependency
 
 from curbside.server.health import HealthService
 from curbside.wire import bodies
@@ -15,6 +16,6 @@ async def get_live() -> bodies.Health:
 
 
 @get("/v1/health/ready", opt={"rule": "R-health"})
-async def get_ready(health: HealthService) -> bodies.Health:
+async def get_ready(health: NamedDependency[HealthService]) -> bodies.Health:
     """The store takes writes and the server is not on its way out."""
     return await health.check()

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from litestar import get
 from litestar.di import NamedDependency
-from litestar.params import Parameter
+from litestar.params import FromPath, FromQuery, QueryParameter
 
 from curbside.policy.access import Subject
 from curbside.server.directory import DirectoryService
@@ -17,8 +17,8 @@ from curbside.wire import bodies
 async def list_people(
     subject: NamedDependency[Subject],
     directory: NamedDependency[DirectoryService],
-    beginning: Annotated[str, Parameter(query="query")] = "",
-    after: str = "",
+    beginning: Annotated[str, QueryParameter(name="query")] = "",
+    after: FromQuery[str] = "",
 ) -> bodies.People:
     """One page of the directory, by name."""
     return await directory.list_people(subject, beginning, after)
@@ -26,7 +26,7 @@ async def list_people(
 
 @get("/v1/people/{user_id:str}", opt={"rule": "R-people-read"})
 async def get_person(
-    user_id: str, subject: NamedDependency[Subject], directory: NamedDependency[DirectoryService]
+    user_id: FromPath[str], subject: NamedDependency[Subject], directory: NamedDependency[DirectoryService]
 ) -> bodies.Person:
     """One person."""
     return await directory.get_person(subject, user_id)

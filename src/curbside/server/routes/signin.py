@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from litestar import delete, post
 from litestar.di import NamedDependency
+from litestar.params import JSONBody
 
 from curbside.server.identity import IdentityService, ProvedCall
 from curbside.server.sessions import Authenticated, SessionService
@@ -11,14 +12,16 @@ from curbside.wire import bodies
 
 
 @post("/v1/signin/start", status_code=200, opt={"rule": "R-signin"})
-async def start_signin(data: bodies.SigninStart, identity: NamedDependency[IdentityService]) -> bodies.SigninStarted:
+async def start_signin(
+    data: JSONBody[bodies.SigninStart], identity: NamedDependency[IdentityService]
+) -> bodies.SigninStarted:
     """Sign in, first step (RFC 9807 section 6)."""
     return await identity.start_signin(data)
 
 
 @post("/v1/signin/finish", status_code=200, opt={"rule": "R-signin"})
 async def finish_signin(
-    data: bodies.SigninFinish, identity: NamedDependency[IdentityService], call: NamedDependency[ProvedCall]
+    data: JSONBody[bodies.SigninFinish], identity: NamedDependency[IdentityService], call: NamedDependency[ProvedCall]
 ) -> bodies.Session:
     """Sign in, last step: a session bound to the device's key."""
     return await identity.finish_signin(data, call)
