@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from curbside.cli.output import emit, emit_rows
 
+from curbside.cli.output import emit, emit_rows
 from curbside.cli.vault_options import choose_conversation, vault_option, with_device
 from curbside.client.device import Conversation, Device
 

@@ -16,6 +16,7 @@ import segno
 
 from curbside.cli.folder_options import config_options, passphrase_option, read_config, read_passphrase_if_wrapped
 from curbside.cli.output import emit, progress_line
+from curbside.client.network import Internet
 from curbside.client.transport import Transport
 from curbside.clock import SystemClock
 from curbside.crypto.random import random_bytes
@@ -68,7 +69,7 @@ async def upload_invites(origin: str, deposits: Sequence[bodies.NewInvite], veri
 
     Raises: PeerUnavailable; what the server refuses with.
     """
-    transport = Transport(origin, generate_signature_key("ed25519"), SystemClock(), verify=verify)
+    transport = Transport(origin, generate_signature_key("ed25519"), SystemClock(), Internet(verify))
     try:
         for deposit in deposits:
             await transport.call("POST", "/v1/invites", bodies.Invite, deposit, proof=False)

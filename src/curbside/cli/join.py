@@ -7,10 +7,11 @@ import platform
 from pathlib import Path
 
 import click
-from curbside.cli.output import emit, progress_line
 
+from curbside.cli.output import emit, progress_line
 from curbside.cli.vault_options import read_passphrase, vault_option
 from curbside.client.device import Device
+from curbside.client.network import Internet
 
 EXAMPLES = """\b
 Examples:
@@ -42,7 +43,7 @@ def join(
             name,
             passphrase,
             label=label,
-            verify=str(ca) if ca else True,
+            network=Internet(str(ca) if ca else True),
             progress=lambda text: progress_line(text, quiet=as_json),
         )
         result = {

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
-from curbside.cli.output import emit
 
+from curbside.cli.output import emit
 from curbside.cli.vault_options import choose_conversation, vault_option, with_device
 from curbside.client.device import Device, Event, Message
 from curbside.errors import CurbsideError
@@ -76,7 +76,7 @@ def receive(  # noqa: PLR0913  one parameter per option
 async def _follow(
     device: Device,
     events: AsyncIterator[Event],
-    only: list[str],
+    only: Sequence[str],
     show: Callable[[Device, Message], Awaitable[None]],
     *,
     mark_read: bool,

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import click
-from curbside.cli.output import emit, progress_line
 
+from curbside.cli.output import emit, progress_line
 from curbside.cli.vault_options import choose_conversation, vault_option, with_device
 from curbside.client.device import Device, Message
 from curbside.errors import Malformed

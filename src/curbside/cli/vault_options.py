@@ -11,6 +11,7 @@ from typing import TypeVar
 import click
 
 from curbside.client.device import Device
+from curbside.client.network import Internet
 from curbside.errors import NotFound, WrongPassphrase
 
 T = TypeVar("T")
@@ -20,30 +21,25 @@ VAULT_VARIABLE = "CURBSIDE_VAULT"
 
 def vault_option(command: Callable[..., None]) -> Callable[..., None]:
     """`--vault`, `--passphrase-file` and `--ca`."""
-    options = (
-        click.option(
-            "--vault",
-            type=click.Path(dir_okay=False, path_type=Path),
-            default=Path("curbside.vault"),
-            envvar=VAULT_VARIABLE,
-            show_default=True,
-            show_envvar=True,
-            help="The device's encrypted file.",
-        ),
-        click.option(
-            "--passphrase-file",
-            type=click.Path(exists=True, dir_okay=False, path_type=Path),
-            help=f"Read the passphrase from a file instead of asking; or set {PASSPHRASE_VARIABLE}.",
-        ),
-        click.option(
-            "--ca",
-            type=click.Path(exists=True, dir_okay=False, path_type=Path),
-            help="Trust this certificate for the server's TLS, besides the system's.",
-        ),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+    command = click.option(
+        "--ca",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Trust this certificate for the server's TLS, besides the system's.",
+    )(command)
+    command = click.option(
+        "--passphrase-file",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help=f"Read the passphrase from a file instead of asking; or set {PASSPHRASE_VARIABLE}.",
+    )(command)
+    return click.option(
+        "--vault",
+        type=click.Path(dir_okay=False, path_type=Path),
+        default=Path("curbside.vault"),
+        envvar=VAULT_VARIABLE,
+        show_default=True,
+        show_envvar=True,
+        help="The device's encrypted file.",
+    )(command)
 
 
 def read_passphrase(passphrase_file: Path | None, *, new: bool = False) -> str:
@@ -67,7 +63,7 @@ def with_device(
     passphrase = read_passphrase(passphrase_file)
 
     async def run() -> T:
-        async with await Device.open(vault, passphrase, verify=str(ca) if ca else True) as device:
+        async with await Device.open(vault, passphrase, network=Internet(str(ca) if ca else True)) as device:
             return await work(device)
 
     return asyncio.run(run())

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from curbside.client.groups import Groups
+from curbside.client.network import Network
 from curbside.client.transport import Transport, error_of_problem
 from curbside.client.trust import VerifiedInvite, verify_invite
 from curbside.client.vault import Vault
@@ -66,7 +67,7 @@ def load_identity(vault: Vault) -> Identity:
 
 
 async def sign_up(
-    wanted: SignUp, clock: Clock, verify: bool | str, progress: Callable[[str], None] = lambda _: None
+    wanted: SignUp, clock: Clock, network: Network, progress: Callable[[str], None] = lambda _: None
 ) -> Vault:
     """Make keys and vault, enrol with the server, and answer the open vault.
 
@@ -76,7 +77,7 @@ async def sign_up(
     Raises: see `Device.join`.
     """
     link = parse_invite_link(wanted.link)
-    transport = Transport(link.origin, generate_signature_key("ed25519"), clock, verify=verify)
+    transport = Transport(link.origin, generate_signature_key("ed25519"), clock, network)
     try:
         progress("Checking the invite")
         invite = await _verified_invite(transport, link, clock.now())

@@ -20,6 +20,7 @@ from curbside.client.connection import Connection
 from curbside.client.effects import Arrived, Changed, CommitSettled, Effect, Joined, Notice
 from curbside.client.engine import Engine
 from curbside.client.groups import Groups
+from curbside.client.network import Internet, Network
 from curbside.client.rows import MessageRow
 from curbside.client.transport import Transport
 from curbside.client.trust import compute_safety_number
@@ -83,7 +84,7 @@ class Event:
 class Device:
     """Use as an async context manager: entering connects, leaving locks the vault."""
 
-    def __init__(self, vault: Vault, passphrase: SecretBytes, clock: Clock, verify: bool | str) -> None:
+    def __init__(self, vault: Vault, passphrase: SecretBytes, clock: Clock, network: Network) -> None:
         rows = vault.rows
         self.vault = vault
         self.clock = clock
@@ -95,7 +96,7 @@ class Device:
         self._validator = identity.validator
         self._groups = Groups(vault, identity.leaf, identity.validator)
         self.engine = Engine(vault, self._groups, self.user_id, self.device_id)
-        self.transport = Transport(rows.get_setting("server"), identity.api_key, clock, verify=verify)
+        self.transport = Transport(rows.get_setting("server"), identity.api_key, clock, network)
         self.connection = Connection(self.engine, self.transport, clock, passphrase, self._released)
         self._listeners: set[asyncio.Queue[Event]] = set()
         self._commits: dict[ConversationId, asyncio.Future[bool]] = {}
@@ -113,7 +114,7 @@ class Device:
         *,
         label: str = "Python device",
         clock: Clock | None = None,
-        verify: bool | str = True,
+        network: Network | None = None,
         progress: Callable[[str], None] = lambda _: None,
     ) -> Device:
         """Sign up by an invite link and make the vault at `path`.
@@ -122,17 +123,18 @@ class Device:
         PeerUnavailable, VaultBusy, RuleBroken (passphrase too weak).
         """
         wanted = account.SignUp(path, link, name, label, passphrase)
-        vault = await account.sign_up(wanted, clock or SystemClock(), verify, progress)
-        return cls(vault, SecretBytes(passphrase.encode()), clock or SystemClock(), verify)
+        clock, network = clock or SystemClock(), network or Internet()
+        vault = await account.sign_up(wanted, clock, network, progress)
+        return cls(vault, SecretBytes(passphrase.encode()), clock, network)
 
     @classmethod
     async def open(
-        cls, path: Path, passphrase: str, *, clock: Clock | None = None, verify: bool | str = True
+        cls, path: Path, passphrase: str, *, clock: Clock | None = None, network: Network | None = None
     ) -> Device:
         """Open the vault at `path`. Raises: NotFound, VaultBusy, WrongPassphrase, IntegrityError."""
         vault = Vault.open(path, passphrase)
         try:
-            return cls(vault, SecretBytes(passphrase.encode()), clock or SystemClock(), verify)
+            return cls(vault, SecretBytes(passphrase.encode()), clock or SystemClock(), network or Internet())
         except BaseException:
             vault.close()
             raise

@@ -10,18 +10,15 @@ from urllib.parse import urlsplit
 
 import httpx
 import msgspec
-import websockets.asyncio.client as websocket
-from websockets.exceptions import ConnectionClosed, WebSocketException
 
+from curbside.client.network import CONNECT_SECONDS, Network, Socket
 from curbside.clock import Clock
 from curbside.crypto.jose import ProofRequest, make_proof
 from curbside.crypto.secret import SecretBytes
 from curbside.errors import CurbsideError, Malformed, NotAuthenticated, PeerUnavailable, UsageError
-from curbside.wire import bodies, frames, limits
+from curbside.wire import bodies, frames
 
 T = TypeVar("T")
-REQUEST_SECONDS = 20.0
-CONNECT_SECONDS = 10.0
 
 
 def _errors_by_code() -> dict[str, type[CurbsideError]]:
@@ -54,16 +51,14 @@ def error_of_problem(code: str, detail: str, members: dict[str, Any]) -> Curbsid
 class Transport:
     """One device's connection to one server. `session` is set after sign-in."""
 
-    def __init__(self, server: str, api_key: SecretBytes, clock: Clock, *, verify: bool | str = True) -> None:
+    def __init__(self, server: str, api_key: SecretBytes, clock: Clock, network: Network) -> None:
         self.server = server.rstrip("/")
         self.api_key = api_key
         self._clock = clock
         self._skew = 0
-        self._verify = verify
+        self._network = network
         self.session: bodies.Session | None = None
-        self._http = httpx.AsyncClient(
-            base_url=self.server, timeout=httpx.Timeout(REQUEST_SECONDS, connect=CONNECT_SECONDS), verify=verify
-        )
+        self._http = network.open_http(self.server)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -135,21 +130,7 @@ class Transport:
         """Connect and authenticate the stream. Raises: PeerUnavailable, NotAuthenticated, DeviceRevoked."""
         if self.session is None:
             raise NotAuthenticated()
-        url = "ws" + self.server.removeprefix("http") + "/v1/stream"
-        options: dict[str, Any] = {}
-        if url.startswith("wss") and self._verify is not True:
-            options["ssl"] = httpx.create_ssl_context(verify=self._verify)
-        try:
-            socket = await websocket.connect(
-                url,
-                max_size=limits.FRAME_BYTES,
-                compression=None,
-                open_timeout=CONNECT_SECONDS,
-                proxy=None,
-                **options,
-            )
-        except (OSError, TimeoutError, WebSocketException) as error:
-            raise PeerUnavailable() from error
+        socket = await self._network.open_socket("ws" + self.server.removeprefix("http") + "/v1/stream")
         stream = Stream(socket)
         try:
             challenge = await asyncio.wait_for(stream.receive(), CONNECT_SECONDS)
@@ -176,26 +157,18 @@ class Transport:
 class Stream:
     """An authenticated stream: frames in, frames out."""
 
-    def __init__(self, socket: websocket.ClientConnection) -> None:
+    def __init__(self, socket: Socket) -> None:
         self._socket = socket
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder: msgspec.msgpack.Decoder[frames.ServerFrame] = msgspec.msgpack.Decoder(frames.ServerFrame)
 
     async def send(self, frame: frames.ClientFrame) -> None:
         """Send one frame. Raises: PeerUnavailable."""
-        try:
-            await self._socket.send(self._encoder.encode(frame))
-        except (ConnectionClosed, OSError) as error:
-            raise PeerUnavailable() from error
+        await self._socket.send(self._encoder.encode(frame))
 
     async def receive(self) -> frames.ServerFrame:
         """The next frame. Raises: PeerUnavailable (closed), Malformed."""
-        try:
-            data = await self._socket.recv()
-        except (ConnectionClosed, OSError) as error:
-            raise PeerUnavailable() from error
-        if isinstance(data, str):
-            raise Malformed("the stream carries binary frames only")
+        data = await self._socket.receive()
         try:
             return self._decoder.decode(data)
         except (msgspec.DecodeError, msgspec.ValidationError) as error:
