@@ -69,5 +69,6 @@ $(NODE_MODULES): web/package-lock.json web/package.json web/.npmrc | $(STAMPS)/r
 
 web/dist/index.html: $(NODE_MODULES) $(WEB_SOURCES) $(WEB_CONFIG)
 	@echo "set-up: web client"
+	@echo "  building web/dist"
 	@tools/npm run --silent build
 	@touch $@
