@@ -16,6 +16,7 @@ import websockets
 from enrolment import DAY, Newcomer
 from websockets.asyncio.client import ClientConnection
 
+from curbside.audit.events import AuditEvent, parse_event
 from curbside.clock import Clock, SystemClock
 from curbside.crypto import opaque
 from curbside.crypto.jose import ProofRequest, make_proof
@@ -120,10 +121,8 @@ class Running:
         assert self.app.services is not None
         return OrganizationValidator(self.authority.certificate.raw, self.app.services.keys.external_sender.encode())
 
-    def events(self) -> list[Any]:
+    def events(self) -> list[AuditEvent]:
         """The audit log so far."""
-        from curbside.audit.events import parse_event
-
         services = self.app.services
         assert services is not None
         records = self.call(lambda: services.store.read(lambda view: view.audit.read_events(0, 100_000)))
@@ -138,6 +137,7 @@ class Person:
     newcomer: Newcomer
     http: httpx.AsyncClient
     packages: list[KeyPackageSecrets] = field(default_factory=list)
+    wires: list[Wire] = field(default_factory=list)
 
     @classmethod
     async def join(cls, running: Running, name: str = "Alice Ang", role: str = "nurse") -> Person:
@@ -282,7 +282,9 @@ class Person:
         return await Wire.open(self, **options)
 
     async def close(self) -> None:
-        """Hang up."""
+        """Hang up, streams too."""
+        for wire in self.wires:
+            await wire.close()
         await self.http.aclose()
 
 
@@ -293,6 +295,7 @@ class Wire:
     person: Person
     socket: ClientConnection
     ready: frames.Ready | None = None
+    closing: frames.Closing | None = None
     requests: int = 0
 
     @classmethod
@@ -300,6 +303,7 @@ class Wire:
         """Connect and authenticate. changes: `nonce`, `uri`, `key` of the proof."""
         url = "ws" + person.running.url.removeprefix("http") + "/v1/stream"
         wire = cls(person, await websockets.connect(url, max_size=2**22, proxy=None, compression=None))
+        person.wires.append(wire)
         challenge = await wire.receive(frames.Challenge)
         token = person.token if token is None else token
         proof = make_proof(
@@ -317,8 +321,7 @@ class Wire:
         if isinstance(first, frames.Ready):
             wire.ready = first
         else:
-            wire.requests = -1
-            wire.closing = first  # type: ignore[attr-defined]
+            wire.closing = first
         return wire
 
     async def send(self, frame: frames.ClientFrame) -> None:
