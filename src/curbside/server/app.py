@@ -180,6 +180,7 @@ class CurbsideApp:
                 "Any", build_routes(self.config, self.services, self._clock, self._log, self._routes)
             )
             self.services.delivery.start()
+            await self.services.audit.check()
             await self.services.audit.record_lifecycle(EventName.APP_STARTED, curbside.__version__)
         except BaseException:
             await self._exit.aclose()

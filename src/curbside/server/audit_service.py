@@ -72,6 +72,17 @@ class AuditService:
         """app.started, app.stopped."""
         await self.record(AuditEvent(name=name, at=self._clock.now_ms(), extra={"version": version}))
 
+    async def check(self) -> None:
+        """Whether the log is at least as long as its last checkpoint; looked at before the first new entry.
+
+        Raises: IntegrityError when entries are gone: stop, and compare with the checkpoints that were kept elsewhere.
+        """
+        size, last = await self._store.read(
+            lambda view: (view.audit.count_events(), view.audit.find_latest_checkpoint())
+        )
+        if last is not None and size < last.size:
+            raise IntegrityError(f"the audit log has {size} entries, but {last.size} were signed")
+
     # --- checkpoints --------------------------------------------------------------------------
 
     async def make_checkpoint(self) -> Checkpoint:
