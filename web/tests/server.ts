@@ -1,7 +1,7 @@
 // A real server for tests of the core: its own organisation in its own folder, on a free port.
 
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -39,7 +39,7 @@ export class TestServer {
 
   async resume(): Promise<void> {
     const args = ["-m", "curbside", "serve", "--folder", join(this.#folder, "organization")];
-    const child = spawn(python(), args, { cwd: ROOT, stdio: ["ignore", "ignore", "inherit"] });
+    const child = spawn(python(), args, { cwd: ROOT, stdio: ["ignore", "ignore", "ignore"] });
     this.#process = child;
     const deadline = Date.now() + START_MS;
     while (!(await this.#isReady())) {
@@ -92,4 +92,53 @@ async function findFreePort(): Promise<number> {
     });
     if (free) return port;
   }
+}
+
+/** A device of the Python client, driven through the command line. */
+export class PythonDevice {
+  readonly #vault: string;
+  readonly #passphraseFile: string;
+
+  private constructor(folder: string) {
+    this.#vault = join(folder, "device.vault");
+    this.#passphraseFile = join(folder, "passphrase");
+  }
+
+  static join(folder: string, link: string, name: string): PythonDevice {
+    const device = new PythonDevice(folder);
+    writeFileSync(device.#passphraseFile, "nine loud otters under the pier");
+    device.#run("join", link, "--name", name);
+    return device;
+  }
+
+  send(conversation: string, text: string): void {
+    this.#run("send", conversation, text);
+  }
+
+  sendPhoto(conversation: string, file: string, caption: string): void {
+    this.#run("send", conversation, "--photo", file, caption);
+  }
+
+  /** Enters the conversations that it was added to; the next command then finds them by title. */
+  catchUp(): void {
+    this.#run("conversations");
+  }
+
+  /** Catches up, and gives what is there, one object a message. */
+  receive(conversation: string): { text: string; sender_name: string }[] {
+    return parseLines(this.#run("receive", conversation, "--last", "200"));
+  }
+
+  start(userId: string, title: string): void {
+    this.#run("conversations", "--start", userId, "--title", title);
+  }
+
+  #run(...args: string[]): string {
+    return run(...args, "--vault", this.#vault, "--passphrase-file", this.#passphraseFile, "--json");
+  }
+}
+
+function parseLines<T>(printed: string): T[] {
+  const lines = printed.split("\n").filter((line) => line.startsWith("{"));
+  return lines.map((line) => JSON.parse(line) as T);
 }

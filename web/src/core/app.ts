@@ -38,7 +38,7 @@ export class App implements Core {
     this.#around = around;
     this.#tell = (event) => {
       tell(event);
-      if (event.kind === "messages") this.#countWaiting();
+      if (event.kind === "messages" || event.kind === "discarded") this.#countWaiting();
     };
   }
 
