@@ -99,7 +99,7 @@ DEVICE: Final = Draft(
 def issue(draft: Draft, label: str, issuer: Issuer | None, key: str) -> Issuer:
     """A certificate with the key named `key`, signed by `issuer`."""
     signing = seed(key) if issuer is None else issuer.key
-    certificate = build_certificate(draft, signing, issuer and issuer.certificate, serial(label))
+    certificate = build_certificate(draft, signing, issuer.certificate if issuer else None, serial(label))
     return Issuer(certificate, seed(key))
 
 
@@ -174,17 +174,15 @@ _CN, _UID, _SN = "550403", "0992268993f22c640101", "550405"
 
 def malformed() -> Iterator[tuple[str, bytes]]:
     """Certificates that are not of our profile, each for one reason."""
-    good = Chain()
-    device, raw = good.device.certificate, good.device.certificate.raw
-    uid = (_UID, der.UTF8_STRING, device.subject.user_id.encode())
-    hexid = digest("device phone")[:16].hex().encode()
-    serial_number = (_SN, der.PRINTABLE_STRING, hexid)
+    yield from _malformed_forms()
+    yield from _malformed_times()
+    yield from _malformed_names()
+    yield from _malformed_extensions()
 
-    def subject(label: bytes, tag: int = der.UTF8_STRING) -> bytes:
-        return rebuild(device, "user", subject=name((_CN, tag, label), uid, serial_number))
 
-    constraints, usage, ski, aki = extensions_of(device)
-    before = der.write_time(device.not_before)
+def _malformed_forms() -> Iterator[tuple[str, bytes]]:
+    device = Chain().device.certificate
+    raw = device.raw
     yield "empty", b""
     yield "cut short", raw[:-1]
     yield "a byte after the end", raw + b"\x00"
@@ -193,16 +191,22 @@ def malformed() -> Iterator[tuple[str, bytes]]:
     yield "too long", der.element(der.SEQUENCE, bytes(2100))
     yield "version 1", rebuild(device, "user", version=b"")
     yield "version 2", rebuild(device, "user", version=bytes.fromhex("a003020101"))
-    yield "negative serial number", rebuild(device, "user", serial=der.element(der.INTEGER, b"\x80" + bytes(15)))
-    yield "serial number of 15 bytes", rebuild(device, "user", serial=der.element(der.INTEGER, b"\x40" + bytes(14)))
-    yield "serial number with a leading zero", rebuild(device, "user", serial=der.element(der.INTEGER, bytes(16)))
+    for label, number in (
+        ("negative serial number", b"\x80" + bytes(15)),
+        ("serial number of 15 bytes", b"\x40" + bytes(14)),
+        ("serial number with a leading zero", bytes(16)),
+    ):
+        yield label, rebuild(device, "user", serial=der.element(der.INTEGER, number))
     yield "another algorithm inside", rebuild(device, "user", algorithm=bytes.fromhex("300506032b6571"))
     yield "another algorithm outside", raw.replace(_ED25519 + b"\x03\x41", bytes.fromhex("300506032b65710341"))
     yield "algorithm with parameters", rebuild(device, "user", algorithm=bytes.fromhex("300706032b65700500"))
-    yield (
-        "key of 31 bytes",
-        rebuild(device, "user", key=der.element(der.SEQUENCE, _ED25519, der.element(der.BIT_STRING, bytes(32)))),
-    )
+    short_key = der.element(der.SEQUENCE, _ED25519, der.element(der.BIT_STRING, bytes(32)))
+    yield "key of 31 bytes", rebuild(device, "user", key=short_key)
+
+
+def _malformed_times() -> Iterator[tuple[str, bytes]]:
+    device = Chain().device.certificate
+    before = der.write_time(device.not_before)
     for label, time in (
         ("UTCTime without seconds", der.element(der.UTC_TIME, b"2606010000Z")),
         ("UTCTime with an offset", der.element(der.UTC_TIME, b"260601000000+0000")),
@@ -213,52 +217,58 @@ def malformed() -> Iterator[tuple[str, bytes]]:
         ("a space in a time", der.element(der.UTC_TIME, b"26060100000 Z")),
     ):
         yield label, rebuild(device, "user", validity=der.element(der.SEQUENCE, before, time))
-    yield "empty label", subject(b"")
-    yield "label of 65 characters", subject(b"x" * 65)
-    yield "label in another string type", subject(b"Ward phone 3", der.PRINTABLE_STRING)
-    yield "label that is not UTF-8", subject(b"\xff\xfe")
-    yield "label with an overlong encoding", subject(b"a\xc0\xafb")
-    yield "label with a surrogate", subject(b"a\xed\xa0\x80b")
-    yield "label with a line break", subject(b"Ward\nphone")
-    yield "label with a direction override", subject("Ward \u202ephone".encode())
-    yield "label with an invisible character", subject("Ward\u200bphone".encode())
-    yield "label with a byte order mark", subject("\ufeffWard".encode())
-    yield "label that ends with a space", subject(b"Ward ")
-    yield (
-        "attributes in another order",
-        rebuild(device, "user", subject=name(uid, (_CN, der.UTF8_STRING, b"x"), serial_number)),
-    )
-    yield (
-        "an attribute twice",
-        rebuild(device, "user", subject=name((_CN, der.UTF8_STRING, b"x"), uid, uid, serial_number)),
-    )
-    yield (
-        "serialNumber in capitals",
-        rebuild(
-            device, "user", subject=name((_CN, der.UTF8_STRING, b"x"), uid, (_SN, der.PRINTABLE_STRING, hexid.upper()))
-        ),
-    )
-    yield (
-        "user id with padding bits",
-        rebuild(
-            device,
-            "user",
-            subject=name((_CN, der.UTF8_STRING, b"x"), (_UID, der.UTF8_STRING, b"A" * 21 + b"B"), serial_number),
-        ),
-    )
-    yield "no extensions", rebuild(device, "user", extensions=b"")
-    yield "key identifier missing", rebuild(device, "user", extensions=listed_extensions(constraints, usage, aki))
-    yield (
-        "authority key identifier missing",
-        rebuild(device, "user", extensions=listed_extensions(constraints, usage, ski)),
-    )
-    yield "an extension twice", rebuild(device, "user", extensions=listed_extensions(constraints, usage, ski, aki, aki))
-    for label, extra in (
-        ("unknown critical extension", extension("2a0304", b"\x05\x00", der.TRUE)),
-        ("a flag that says FALSE", extension("2a0304", b"\x05\x00", bytes.fromhex("010100"))),
-        ("a flag that says 0x01", extension("2a0304", b"\x05\x00", bytes.fromhex("010101"))),
+
+
+def _malformed_names() -> Iterator[tuple[str, bytes]]:
+    device = Chain().device.certificate
+    label, uid = (_CN, der.UTF8_STRING, b"x"), (_UID, der.UTF8_STRING, device.subject.user_id.encode())
+    hexid = digest("device phone")[:16].hex().encode()
+    number = (_SN, der.PRINTABLE_STRING, hexid)
+    for reason, text in (
+        ("empty label", b""),
+        ("label of 65 characters", b"x" * 65),
+        ("label that is not UTF-8", b"\xff\xfe"),
+        ("label with an overlong encoding", b"a\xc0\xafb"),
+        ("label with a surrogate", b"a\xed\xa0\x80b"),
+        ("label with a line break", b"Ward\nphone"),
+        ("label with a direction override", "Ward \u202ephone".encode()),
+        ("label with an invisible character", "Ward\u200bphone".encode()),
+        ("label with a byte order mark", "\ufeffWard".encode()),
+        ("label that ends with a space", b"Ward "),
     ):
-        yield label, rebuild(device, "user", extensions=listed_extensions(constraints, usage, ski, aki, extra))
+        yield reason, rebuild(device, "user", subject=name((_CN, der.UTF8_STRING, text), uid, number))
+    for reason, attributes in (
+        ("label in another string type", ((_CN, der.PRINTABLE_STRING, b"x"), uid, number)),
+        ("attributes in another order", (uid, label, number)),
+        ("an attribute twice", (label, uid, uid, number)),
+        ("serialNumber in capitals", (label, uid, (_SN, der.PRINTABLE_STRING, hexid.upper()))),
+        ("user id with padding bits", (label, (_UID, der.UTF8_STRING, b"A" * 21 + b"B"), number)),
+    ):
+        yield reason, rebuild(device, "user", subject=name(*attributes))
+        yield f"issuer: {reason}", rebuild(device, "user", issuer=name(*attributes))
+    names = name(("55040a", der.UTF8_STRING, b"One"), (_CN, der.UTF8_STRING, b"Two"))
+    yield "an authority with two names", rebuild(AUTHORITY_ISSUER.certificate, "authority", subject=names)
+
+
+def _malformed_extensions() -> Iterator[tuple[str, bytes]]:
+    device = Chain().device.certificate
+    constraints, usage, ski, aki = good = extensions_of(device)
+
+    def with_extensions(*items: bytes) -> bytes:
+        return rebuild(device, "user", extensions=listed_extensions(*items))
+
+    yield "no extensions", rebuild(device, "user", extensions=b"")
+    yield "key identifier missing", with_extensions(constraints, usage, aki)
+    yield "authority key identifier missing", with_extensions(constraints, usage, ski)
+    yield "an extension twice", with_extensions(*good, aki)
+    for label, flag in (
+        ("unknown critical extension", der.TRUE),
+        ("a flag that says FALSE", bytes.fromhex("010100")),
+        ("a flag that says 0x01", bytes.fromhex("010101")),
+    ):
+        yield label, with_extensions(*good, extension("2a0304", b"\x05\x00", flag))
+    long_aki = bytes.fromhex("3016801400") + bytes(19) + b"\x81\x00"
+    own_key = der.element(der.OCTET_STRING, device.subject_key_id)
     for label, old, new in (
         ("constraints not critical", constraints, extension("551d13", b"\x30\x00")),
         ("CA flag that says FALSE", constraints, extension("551d13", bytes.fromhex("3003010100"), der.TRUE)),
@@ -266,22 +276,10 @@ def malformed() -> Iterator[tuple[str, bytes]]:
         ("key usage without bits", usage, extension("551d0f", bytes.fromhex("03020000"), der.TRUE)),
         ("key usage with wrong unused bits", usage, extension("551d0f", bytes.fromhex("03020080"), der.TRUE)),
         ("key identifier of another key", ski, extension("551d0e", der.element(der.OCTET_STRING, bytes(20)))),
-        (
-            "critical key identifier",
-            ski,
-            extension("551d0e", der.element(der.OCTET_STRING, device.subject_key_id), der.TRUE),
-        ),
-        (
-            "issuer in the authority key identifier",
-            aki,
-            extension("551d23", bytes.fromhex("3016801400") + bytes(19) + b"\x81\x00"),
-        ),
+        ("critical key identifier", ski, extension("551d0e", own_key, der.TRUE)),
+        ("issuer in the authority key identifier", aki, extension("551d23", long_aki)),
     ):
-        items = [new if item == old else item for item in (constraints, usage, ski, aki)]
-        yield label, rebuild(device, "user", extensions=listed_extensions(*items))
-    authority = AUTHORITY_ISSUER.certificate
-    names = name(("55040a", der.UTF8_STRING, b"One"), (_CN, der.UTF8_STRING, b"Two"))
-    yield "an authority with two names", rebuild(authority, "authority", subject=names)
+        yield label, with_extensions(*(new if item == old else item for item in good))
 
 
 def describe(certificate: Certificate) -> dict[str, Any]:
@@ -455,99 +453,91 @@ def chains() -> dict[str, Any]:
 # --- invites ----------------------------------------------------------------------------------------
 
 
+_INVITE_ID: Final = InviteId(encode_id(digest("invite")[:16]))
+_LINK: Final = InviteLink("https://chat.olaf.example", _INVITE_ID, seed("enrolment"), public("authority"))
+_LIVE: Final = replace(ENROLMENT, not_after=NOW + DAY)
+
+
 def invites() -> dict[str, Any]:
     """Links, and what a server may answer to them."""
-    invite_id = InviteId(encode_id(digest("invite")[:16]))
-    live = issue(replace(ENROLMENT, not_after=NOW + DAY), "live", AUTHORITY_ISSUER, "enrolment")
-    over = issue(ENROLMENT, "enrolment", AUTHORITY_ISSUER, "enrolment")
-    surgeon = replace(ENROLMENT, not_after=NOW + DAY, subject=replace(ENROLMENT.subject, role="surgeon"))
-    evil = issue(replace(AUTHORITY, public_key=public("evil")), "evil", None, "evil")
-    evil_enrolment = issue(replace(ENROLMENT, not_after=NOW + DAY), "enrolment", evil, "enrolment")
-    link = InviteLink("https://chat.olaf.example", invite_id, seed("enrolment"), public("authority"))
-    text = encode_invite_link(link)
-    local = encode_invite_link(replace(link, origin="http://127.0.0.1:8443"))
-    payload = text.split("/#/join/")[1]
-    body = {
-        "invite_id": invite_id,
-        "organization": HOSPITAL,
-        "authority_certificate": b64(AUTHORITY_ISSUER.certificate.raw),
-        "enrolment_certificate": b64(live.certificate.raw),
-        "user_id": user_id("asa"),
-        "role": "nurse",
-        "expires_at": NOW + DAY,
-    }
+    local = encode_invite_link(replace(_LINK, origin="http://127.0.0.1:8443"))
     fields = {
-        "invite_id": invite_id,
+        "invite_id": _INVITE_ID,
         "enrolment_seed": b64(digest("enrolment")),
         "authority_key": b64(public("authority")),
     }
-    broken_self_signature = rebuild(AUTHORITY_ISSUER.certificate, "evil")
-    other_seed = encode_invite_link(replace(link, enrolment_seed=seed("evil")))
-    other_id = InviteId(encode_id(digest("other invite")[:16]))
-
-    def answer(reason: str, check: str | None, error: str = "", link: str = text, **changed: Any) -> dict[str, Any]:
-        return {"reason": reason, "link": link, "now": NOW, "check": check, "error": error, "invite": body | changed}
-
     return {
         "links": [
-            {"text": text, "origin": "https://chat.olaf.example", **fields},
+            {"text": encode_invite_link(_LINK), "origin": "https://chat.olaf.example", **fields},
             {"text": f" {local}\n", "origin": "http://127.0.0.1:8443", **fields},
         ],
-        "refused_links": [
-            "",
-            payload,
-            text + "A",
-            text[:-1],
-            text.replace("https:", "http:"),
-            text.replace("https:", "javascript:"),
-            text.replace("/#/join/", "/join/"),
-            text.replace("/#/join/", "/x/#/join/"),
-            text.replace("olaf", "OLAF"),
-            text.replace("chat.olaf.example", "user@chat.olaf.example"),
-            text.replace("chat.olaf.example", ""),
-            text.replace(payload, b64(b"\x02" + decode_base64url(payload)[1:])),
-            text.replace(payload, payload[:-4] + "===="),
-            text + " " * 400,
-        ],
-        "answers": [
-            answer("good", None),
-            answer(
-                "the server's own words differ", None, role="administrator", user_id=user_id("bob"), organization="x"
-            ),
-            answer("another authority", "trust.invite.authority", authority_certificate=b64(evil.certificate.raw)),
-            answer(
-                "another authority and its enrolment",
-                "trust.invite.authority",
-                authority_certificate=b64(evil.certificate.raw),
-                enrolment_certificate=b64(evil_enrolment.certificate.raw),
-            ),
-            answer(
-                "another authority's enrolment",
-                "trust.invite.authority",
-                enrolment_certificate=b64(evil_enrolment.certificate.raw),
-            ),
-            answer(
-                "authority not signed by itself",
-                "trust.invite.authority",
-                authority_certificate=b64(broken_self_signature),
-            ),
-            answer("garbage", "trust.invite.authority", authority_certificate="AAAA"),
-            answer("not base64", "trust.invite.authority", enrolment_certificate="!"),
-            answer(
-                "a user certificate for an enrolment",
-                "trust.invite.authority",
-                enrolment_certificate=b64(Chain().user.certificate.raw),
-            ),
-            answer("another seed", "trust.invite.key", link=other_seed),
-            answer("another invite", "trust.invite.key", invite_id=other_id),
-            answer(
-                "unknown role",
-                "trust.role.known",
-                enrolment_certificate=b64(issue(surgeon, "enrolment", AUTHORITY_ISSUER, "enrolment").certificate.raw),
-            ),
-            answer("over", None, "invite_expired", enrolment_certificate=b64(over.certificate.raw)),
-        ],
+        "refused_links": _refused_links(encode_invite_link(_LINK)),
+        "answers": list(_answers()),
     }
+
+
+def _refused_links(text: str) -> list[str]:
+    payload = text.split("/#/join/")[1]
+    return [
+        "",
+        payload,
+        text + "A",
+        text[:-1],
+        text.replace("https:", "http:"),
+        text.replace("https:", "javascript:"),
+        text.replace("/#/join/", "/join/"),
+        text.replace("/#/join/", "/x/#/join/"),
+        text.replace("olaf", "OLAF"),
+        text.replace("chat.olaf.example", "user@chat.olaf.example"),
+        text.replace("chat.olaf.example", ""),
+        text.replace(payload, b64(b"\x02" + decode_base64url(payload)[1:])),
+        text.replace(payload, payload[:-4] + "===="),
+        text + " " * 400,
+    ]
+
+
+def _answers() -> Iterator[dict[str, Any]]:
+    evil = issue(replace(AUTHORITY, public_key=public("evil")), "evil", None, "evil")
+    evil_enrolment = b64(issue(_LIVE, "enrolment", evil, "enrolment").certificate.raw)
+    evil_authority = b64(evil.certificate.raw)
+    surgeon = replace(_LIVE, subject=replace(_LIVE.subject, role="surgeon"))
+    other_seed = encode_invite_link(replace(_LINK, enrolment_seed=seed("evil")))
+    other_id = InviteId(encode_id(digest("other invite")[:16]))
+
+    def enrolment(draft: Draft) -> str:
+        return b64(issue(draft, "enrolment", AUTHORITY_ISSUER, "enrolment").certificate.raw)
+
+    def answer(reason: str, check: str | None, error: str = "", link: str = "", **changed: Any) -> dict[str, Any]:
+        body = {
+            "invite_id": _INVITE_ID,
+            "organization": HOSPITAL,
+            "authority_certificate": b64(AUTHORITY_ISSUER.certificate.raw),
+            "enrolment_certificate": enrolment(_LIVE),
+            "user_id": user_id("asa"),
+            "role": "nurse",
+            "expires_at": NOW + DAY,
+        }
+        text = link or encode_invite_link(_LINK)
+        return {"reason": reason, "link": text, "now": NOW, "check": check, "error": error, "invite": body | changed}
+
+    authority, key = "trust.invite.authority", "trust.invite.key"
+    yield answer("good", None)
+    words = {"role": "administrator", "user_id": user_id("bob"), "organization": "x"}
+    yield answer("the server's own words differ", None, **words)
+    yield answer("another authority", authority, authority_certificate=evil_authority)
+    both = {"authority_certificate": evil_authority, "enrolment_certificate": evil_enrolment}
+    yield answer("another authority and its enrolment", authority, **both)
+    yield answer("another authority's enrolment", authority, enrolment_certificate=evil_enrolment)
+    unsigned = b64(rebuild(AUTHORITY_ISSUER.certificate, "evil"))
+    yield answer("authority not signed by itself", authority, authority_certificate=unsigned)
+    yield answer("garbage", authority, authority_certificate="AAAA")
+    yield answer("not base64", authority, enrolment_certificate="!")
+    user = b64(Chain().user.certificate.raw)
+    yield answer("a user certificate for an enrolment", authority, enrolment_certificate=user)
+    yield answer("another seed", key, link=other_seed)
+    yield answer("another invite", key, invite_id=other_id)
+    yield answer("unknown role", "trust.role.known", enrolment_certificate=enrolment(surgeon))
+    yield answer("over", None, "invite_expired", enrolment_certificate=enrolment(ENROLMENT))
 
 
 def safety_numbers() -> dict[str, Any]:

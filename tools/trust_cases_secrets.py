@@ -29,71 +29,33 @@ def sign_parts(header: str, claims: str, key: str = "api") -> str:
     return f"{signed}.{b64(Signer('ed25519', seed(key)).sign(signed.encode()))}"
 
 
+_PLAIN: Final = ProofRequest("DELETE", URI, NOW, "a-token")
+_JWK: Final[dict[str, Any]] = {"kty": "OKP", "crv": "Ed25519", "x": b64(public("api"))}
+_HEADER: Final[dict[str, Any]] = {"typ": "dpop+jwt", "alg": "EdDSA", "jwk": _JWK}
+_CLAIMS: Final[dict[str, Any]] = {
+    "jti": JTI,
+    "htm": "DELETE",
+    "htu": URI,
+    "iat": NOW,
+    "ath": b64(hashlib.sha256(b"a-token").digest()),
+}
+
+
+def changed(part: str, key: str = "api", **members: Any) -> str:
+    """The proof with members of its header or claims changed (None: left out), signed."""
+    parts = {"header": _HEADER, "claims": _CLAIMS}
+    parts[part] = {name: value for name, value in (parts[part] | members).items() if value is not None}
+    return sign_parts(json.dumps(parts["header"]), json.dumps(parts["claims"]), key)
+
+
 def proofs() -> dict[str, Any]:
     """Proofs to make byte for byte, and proofs to refuse (by the server, hence by Python only)."""
-    plain = ProofRequest("DELETE", URI, NOW, "a-token")
     requests = [
-        plain,
+        _PLAIN,
         ProofRequest("POST", "https://chat.olaf.example/v1/signup/finish", NOW),
         ProofRequest("GET", "https://chat.olaf.example/v1/stream", NOW, "a-token", digest("nonce")),
     ]
-    jwk: dict[str, Any] = {"kty": "OKP", "crv": "Ed25519", "x": b64(public("api"))}
-    header: dict[str, Any] = {"typ": "dpop+jwt", "alg": "EdDSA", "jwk": jwk}
-    claims: dict[str, Any] = {
-        "jti": JTI,
-        "htm": "DELETE",
-        "htu": URI,
-        "iat": NOW,
-        "ath": b64(hashlib.sha256(b"a-token").digest()),
-    }
-
-    def changed(part: str, key: str = "api", **members: Any) -> str:
-        parts = {"header": header, "claims": claims}
-        parts[part] = {name: value for name, value in (parts[part] | members).items() if value is not None}
-        return sign_parts(json.dumps(parts["header"]), json.dumps(parts["claims"]), key)
-
-    good = make_proof(seed("api"), plain, JTI)
-    first, second, third = good.split(".")
-    twice = json.dumps(claims)[:-1] + ', "htu": "https://evil.example/"}'
-    refused = [
-        ("not a JWT", "x", "dpop.form"),
-        ("empty", "", "dpop.form"),
-        ("two parts", f"{first}.{second}", "dpop.form"),
-        ("too long", good + "A" * 2048, "dpop.form"),
-        ("not ASCII", f"{first}.{second}.\u00e9", "dpop.form"),
-        ("padding", f"{first}=.{second}.{third}", "dpop.form"),
-        ("not JSON", sign_parts("{", json.dumps(claims)), "dpop.form"),
-        ("deeply nested JSON", sign_parts("[" * 1000, "{}"), "dpop.form"),
-        ("not an object", sign_parts("[]", json.dumps(claims)), "dpop.form"),
-        ("a member twice", sign_parts(json.dumps(header), twice), "dpop.form"),
-        ("another typ", changed("header", typ="JWT"), "dpop.form"),
-        ("alg none", changed("header", alg="none"), "dpop.form"),
-        ("alg HS256", changed("header", alg="HS256"), "dpop.form"),
-        ("a header member more", changed("header", crit=["exp"]), "dpop.form"),
-        ("no key", changed("header", jwk=None), "dpop.form"),
-        ("a private key", changed("header", jwk={**jwk, "d": b64(digest("api"))}), "dpop.form"),
-        ("a key of 31 bytes", changed("header", jwk={**jwk, "x": b64(bytes(31))}), "dpop.form"),
-        ("no jti", changed("claims", jti=None), "dpop.form"),
-        ("a short jti", changed("claims", jti="abc"), "dpop.form"),
-        ("iat as text", changed("claims", iat=str(NOW)), "dpop.form"),
-        ("iat as a fraction", changed("claims", iat=NOW + 0.5), "dpop.form"),
-        ("iat true", changed("claims", iat=True), "dpop.form"),
-        ("iat negative", changed("claims", iat=-1), "dpop.form"),
-        ("a claim more", changed("claims", exp=NOW), "dpop.form"),
-        ("htm as a list", changed("claims", htm=["DELETE"]), "dpop.form"),
-        ("signed by another key", changed("claims", key="evil"), "dpop.signature"),
-        ("changed after signing", f"{first}.{changed('claims', htm='GET').split('.')[1]}.{third}", "dpop.signature"),
-        ("signature of 63 bytes", f"{first}.{second}.{b64(bytes(63))}", "dpop.signature"),
-        ("by another device", changed("header", "evil", jwk={**jwk, "x": b64(public("evil"))}), "dpop.key"),
-        ("another method", make_proof(seed("api"), replace(plain, method="GET"), JTI), "dpop.method"),
-        ("another path", make_proof(seed("api"), replace(plain, uri=URI + "/x"), JTI), "dpop.uri"),
-        ("another host", changed("claims", htu="https://evil.example/v1/session"), "dpop.uri"),
-        ("121 seconds old", changed("claims", iat=NOW - 121), "dpop.time"),
-        ("121 seconds ahead", changed("claims", iat=NOW + 121), "dpop.time"),
-        ("another token", make_proof(seed("api"), ProofRequest("DELETE", URI, NOW, "b-token"), JTI), "dpop.token"),
-        ("without the token", changed("claims", ath=None), "dpop.token"),
-        ("an unasked nonce", changed("claims", nonce="AAAA"), "dpop.nonce"),
-    ]
+    refused = [*_malformed_proofs(), *_wrong_proofs()]
     return {
         "seed": b64(digest("api")),
         "public_key": b64(public("api")),
@@ -110,6 +72,65 @@ def proofs() -> dict[str, Any]:
         "accepted": [changed("claims", iat=NOW - 120), changed("claims", iat=NOW + 120)],
         "refused": [{"reason": reason, "proof": proof, "check": check} for reason, proof, check in refused],
     }
+
+
+def _malformed_proofs() -> list[tuple[str, str, str]]:
+    good = make_proof(seed("api"), _PLAIN, JTI)
+    first, second, third = good.split(".")
+    header, claims = json.dumps(_HEADER), json.dumps(_CLAIMS)
+    twice = claims[:-1] + ', "htu": "https://evil.example/"}'
+    cases = [
+        ("not a JWT", "x"),
+        ("empty", ""),
+        ("two parts", f"{first}.{second}"),
+        ("too long", good + "A" * 2048),
+        ("not ASCII", f"{first}.{second}.\u00e9"),
+        ("padding", f"{first}=.{second}.{third}"),
+        ("not JSON", sign_parts("{", claims)),
+        ("deeply nested JSON", sign_parts("[" * 1000, "{}")),
+        ("not an object", sign_parts("[]", claims)),
+        ("a member twice", sign_parts(header, twice)),
+        ("another typ", changed("header", typ="JWT")),
+        ("alg none", changed("header", alg="none")),
+        ("alg HS256", changed("header", alg="HS256")),
+        ("a header member more", changed("header", crit=["exp"])),
+        ("no key", changed("header", jwk=None)),
+        ("a private key", changed("header", jwk={**_JWK, "d": b64(digest("api"))})),
+        ("a key of 31 bytes", changed("header", jwk={**_JWK, "x": b64(bytes(31))})),
+        ("no jti", changed("claims", jti=None)),
+        ("a short jti", changed("claims", jti="abc")),
+        ("iat as text", changed("claims", iat=str(NOW))),
+        ("iat as a fraction", changed("claims", iat=NOW + 0.5)),
+        ("iat true", changed("claims", iat=True)),
+        ("iat negative", changed("claims", iat=-1)),
+        ("a claim more", changed("claims", exp=NOW)),
+        ("htm as a list", changed("claims", htm=["DELETE"])),
+    ]
+    return [(reason, proof, "dpop.form") for reason, proof in cases]
+
+
+def _wrong_proofs() -> list[tuple[str, str, str]]:
+    good = make_proof(seed("api"), _PLAIN, JTI)
+    first, second, third = good.split(".")
+
+    def made(request: ProofRequest) -> str:
+        return make_proof(seed("api"), request, JTI)
+
+    other_claims = changed("claims", htm="GET").split(".")[1]
+    return [
+        ("signed by another key", changed("claims", key="evil"), "dpop.signature"),
+        ("changed after signing", f"{first}.{other_claims}.{third}", "dpop.signature"),
+        ("signature of 63 bytes", f"{first}.{second}.{b64(bytes(63))}", "dpop.signature"),
+        ("by another device", changed("header", "evil", jwk={**_JWK, "x": b64(public("evil"))}), "dpop.key"),
+        ("another method", made(replace(_PLAIN, method="GET")), "dpop.method"),
+        ("another path", made(replace(_PLAIN, uri=URI + "/x")), "dpop.uri"),
+        ("another host", changed("claims", htu="https://evil.example/v1/session"), "dpop.uri"),
+        ("121 seconds old", changed("claims", iat=NOW - 121), "dpop.time"),
+        ("121 seconds ahead", changed("claims", iat=NOW + 121), "dpop.time"),
+        ("another token", made(ProofRequest("DELETE", URI, NOW, "b-token")), "dpop.token"),
+        ("without the token", changed("claims", ath=None), "dpop.token"),
+        ("an unasked nonce", changed("claims", nonce="AAAA"), "dpop.nonce"),
+    ]
 
 
 # --- passphrases ------------------------------------------------------------------------------------

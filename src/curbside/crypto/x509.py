@@ -148,10 +148,13 @@ def make_enrolment(authority: Issuer, user_id: UserId, role: str, not_after: int
 def make_user_certificate(enrolment: Issuer, public_key: bytes, name: str, now: int) -> Certificate:
     """The certificate of a user's root key, for the user whom the enrolment names; 10 years from `now`.
 
+    It begins a little earlier, for clocks that differ, but not before the enrolment (trust.enrolment.window).
+
     Raises: UsageError when the name is empty, too long or has characters that cannot be seen.
     """
     subject = Subject(common_name=name, user_id=enrolment.certificate.subject.user_id)
-    draft = Draft("user", subject, public_key, now, now + USER_SECONDS, ca=True, path_length=0)
+    start = max(now - CLOCK_SLACK_SECONDS, enrolment.certificate.not_before)
+    draft = Draft("user", subject, public_key, start, now + USER_SECONDS, ca=True, path_length=0)
     return build_certificate(draft, enrolment.key, enrolment.certificate)
 
 

@@ -87,10 +87,17 @@ def test_made_chain_verifies_and_lasts_as_long_as_the_table_says() -> None:
     year = 365 * 86_400
     assert authority.certificate.not_after == NOW + 20 * year
     assert (enrolment.certificate.not_before, enrolment.certificate.not_after) == (NOW - 300, NOW + 3600)
-    assert (user.certificate.not_before, user.certificate.not_after) == (NOW, NOW + 10 * year)
+    assert (user.certificate.not_before, user.certificate.not_after) == (NOW - 300, NOW + 10 * year)
     assert (device.not_before, device.not_after) == (NOW - 300, NOW + 2 * year)
     assert device.subject == Subject(common_name="Phone", user_id=USER, device_id=DEVICE)
     assert enrolment.certificate.subject == Subject(organization="Ward 7", role="nurse", user_id=USER)
+
+
+def test_user_certificate_never_begins_before_its_enrolment() -> None:
+    _, enrolment, user, _ = make_chain()
+    earliest = enrolment.certificate.not_before
+    made = make_user_certificate(enrolment, user.certificate.public_key, "Asa", earliest + 10)
+    assert made.not_before == earliest
 
 
 def test_signature_of_another_key_is_refused() -> None:

@@ -1,5 +1,5 @@
-// The trust chain of docs/trust.md: device certificate ← user ← enrolment ← the pinned authority. Checks run in the order
-// of the table there. Twin of src/curbside/policy/chain.py.
+// The trust chain of docs/trust.md: device certificate ← user ← enrolment ← the pinned authority. Checks run in the
+// order of the table there. Twin of src/curbside/policy/chain.py.
 
 import { concat, isSame } from "./crypto/bytes";
 import { hashText } from "./crypto/primitives";
@@ -105,7 +105,7 @@ export class ChainVerifier {
     return this.#known.size;
   }
 
-  /** Verifies a leaf's chain (device, user, enrolment; DER) for the leaf's signature key at time `now`, Unix seconds. */
+  /** Verifies a leaf's chain (device, user, enrolment; DER) for the leaf's signature key at `now`, Unix seconds. */
   async verifyDevice(
     certificates: readonly Uint8Array[],
     signatureKey: Uint8Array,

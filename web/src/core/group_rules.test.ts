@@ -2,7 +2,13 @@ import { describe, expect, test } from "vitest";
 import { type CommitFacts, type ContextFacts, type RuleActor, checkCommit, checkGroup } from "./group_rules";
 import { decodeBase64url, encodeBase64url } from "./ids";
 import { readJson } from "./testing/vectors";
-import { type GroupPolicy, decodeGroupPolicy, encodeGroupPolicy, makeDirectPolicy, makeGroupPolicy } from "./wire/group_policy";
+import {
+  type GroupPolicy,
+  decodeGroupPolicy,
+  encodeGroupPolicy,
+  makeDirectPolicy,
+  makeGroupPolicy,
+} from "./wire/group_policy";
 
 interface WireActor {
   kind: "member" | "external_sender" | "newcomer";

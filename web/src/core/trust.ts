@@ -1,7 +1,15 @@
 // Where trust begins on a device: the invite that pins the organisation, the rules that the MLS adapter asks, and the
 // number that people can compare. Twin of src/curbside/client/trust.py and src/curbside/policy/validator.py.
 
-import { ChainVerifier, type VerifiedDevice, parseAuthority, refuse, verifyIssued, verifyRole, verifySuccessor } from "./chain";
+import {
+  ChainVerifier,
+  type VerifiedDevice,
+  parseAuthority,
+  refuse,
+  verifyIssued,
+  verifyRole,
+  verifySuccessor,
+} from "./chain";
 import { compareBytes, concat, fromText, isSame, toHex } from "./crypto/bytes";
 import { publicKeyOf, sha256 } from "./crypto/primitives";
 import { type Certificate, type Issuer, parseCertificate } from "./crypto/x509";
@@ -15,7 +23,7 @@ import type { InviteLink } from "./wire/invite_link";
 const INVITE = "invite";
 const SAFETY_LABEL = fromText("curbside safety number v1\0");
 
-/** An invite that comes from the organisation in the link. enrolment: with the seed out of the link. Pin `authority`. */
+/** An invite of the organisation in the link. enrolment: with the seed out of the link. Pin `authority`. */
 export interface VerifiedInvite {
   readonly organization: string;
   readonly authority: Certificate;
@@ -38,8 +46,14 @@ export async function verifyInvite(link: InviteLink, invite: Invite, now: number
   verifyRole(enrolment, INVITE);
   if (now < enrolment.notBefore || now > enrolment.notAfter) throw new CurbsideError("invite_expired");
   const { userId, role } = enrolment.subject;
-  const { organization } = authority.subject;
-  return { organization, authority, enrolment: { certificate: enrolment, key }, userId, role, expiresAt: enrolment.notAfter };
+  return {
+    organization: authority.subject.organization,
+    authority,
+    enrolment: { certificate: enrolment, key },
+    userId,
+    role,
+    expiresAt: enrolment.notAfter,
+  };
 }
 
 async function parseInvite(
@@ -61,8 +75,8 @@ async function parseInvite(
 }
 
 /**
- * 60 digits in twelve groups of five, the same on every device, over the users' root keys, in any order: SHA-256(label ‖
- * (user id (16) ‖ key (32)), sorted), big-endian, modulo 10^60. One who stands twice counts once.
+ * 60 digits in twelve groups of five, the same on every device, over the users' root keys, in any order:
+ * SHA-256(label ‖ (user id (16) ‖ key (32)), sorted), big-endian, modulo 10^60. One who stands twice counts once.
  */
 export async function computeSafetyNumber(
   users: readonly { readonly userId: string; readonly userKey: Uint8Array }[],
@@ -115,7 +129,10 @@ export class OrganizationRules implements GroupRules<VerifiedDevice> {
     const { before, after, committer, diff, contextBy } = transition;
     // A device that joins by external commit is in `added` by its own doing; group.external.commit speaks of that.
     const added = diff.added.filter(({ by }) => by.kind !== "joiner");
-    const change = ({ member, by }: (typeof diff.added)[number]) => ({ userId: member.identity.userId, by: actorOf(by) });
+    const change = ({ member, by }: (typeof diff.added)[number]) => ({
+      userId: member.identity.userId,
+      by: actorOf(by),
+    });
     checkCommit(
       {
         epoch: before.epoch,

@@ -38,7 +38,8 @@ describe("DPoP", () => {
 
   test("the device vouches for its API key", async () => {
     const { device_seed, device_id, signature } = vectors.api_key;
-    const made = await signApiKey(new SecretBytes(decodeBase64url(device_seed)), device_id, decodeBase64url(vectors.public_key));
+    const deviceKey = new SecretBytes(decodeBase64url(device_seed));
+    const made = await signApiKey(deviceKey, device_id, decodeBase64url(vectors.public_key));
     expect(encodeBase64url(made)).toBe(signature);
   });
 });

@@ -1,5 +1,5 @@
-// OPAQUE (RFC 9807), the client's side: sign-in in which the server never learns the passphrase. Twin of the client half
-// of src/curbside/crypto/opaque.py. The library and its wasm (157 kB gzip) are loaded on first use.
+// OPAQUE (RFC 9807), the client's side: sign-in in which the server never learns the passphrase. Twin of the client
+// half of src/curbside/crypto/opaque.py. The library and its wasm (157 kB gzip) are loaded on first use.
 //
 //   startRegistration → server → finishRegistration → server        startLogin → server → finishLogin → server
 
@@ -68,7 +68,7 @@ export async function startLogin(passphrase: string): Promise<Started> {
   return { message: decodeBase64url(started.startLoginRequest), state: secretOf(started.clientLoginState) };
 }
 
-/** A client's second step to sign in; runs argon2id. Throws `wrong_passphrase`, also for an answer that is not the server's. */
+/** A client's second step to sign in; runs argon2id. Throws `wrong_passphrase`, also for another server's answer. */
 export async function finishLogin(passphrase: string, state: SecretBytes, response: Uint8Array): Promise<LoggedIn> {
   const client = await load();
   const done = attempt(() =>

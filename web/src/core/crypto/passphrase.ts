@@ -1,7 +1,7 @@
 // Passphrases: one spelling of them, and the vault key wrapped under one. Twin of src/curbside/crypto/passphrase.py.
 //
-// A passphrase is normalised to NFKC (NIST SP 800-63B-4 section 3.1.1.2) and encoded as UTF-8, so that the same keys give
-// the same bytes on every keyboard and in both clients; nothing is trimmed or folded.
+// A passphrase is normalised to NFKC (NIST SP 800-63B-4 section 3.1.1.2) and encoded as UTF-8, so that the same keys
+// give the same bytes on every keyboard and in both clients; nothing is trimmed or folded.
 
 import { CurbsideError, isCurbsideError, malformed } from "../errors";
 import { decodeBase64url, encodeBase64url } from "../ids";

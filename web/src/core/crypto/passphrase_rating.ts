@@ -1,5 +1,5 @@
-// How hard a passphrase is to guess. Honest limits: it is judged in the app only, by a short list and simple patterns; a
-// server that never learns passphrases cannot judge again. Twin of src/curbside/crypto/passphrase_rating.py.
+// How hard a passphrase is to guess. Honest limits: it is judged in the app only, by a short list and simple patterns;
+// a server that never learns passphrases cannot judge again. Twin of src/curbside/crypto/passphrase_rating.py.
 //
 // The text is read from left to right. A word that everybody tries first, the person's or organisation's name, a run
 // ("1234", "aaaa", "qwer") or a piece that came before counts as one guess unit; so does any other single character.
@@ -47,7 +47,7 @@ export interface Rating {
   readonly acceptable: boolean;
 }
 
-/** Judges a passphrase for a person of this name in this organisation. Throws `internal` when it is not Unicode text. */
+/** Judges a passphrase for a person of this name in this organisation. Throws `internal` when it is no Unicode text. */
 export function ratePassphrase(passphrase: string, name: string, organization: string): Rating {
   if ([...passphrase].length > MAXIMUM_CHARS)
     return { score: 0, hint: `At most ${MAXIMUM_CHARS} characters.`, acceptable: false };

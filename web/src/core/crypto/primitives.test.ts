@@ -1,17 +1,25 @@
 import { describe, expect, test } from "vitest";
 import { decodeBase64url } from "../ids";
-import { fromText } from "./bytes";
-import { generateSigningSeed, importAesKey, loadFallback, openAes, publicKeyOf, randomBytes, sealAes, sign, verifySignature } from "./primitives";
+import { fromHex, fromText } from "./bytes";
+import {
+  generateSigningSeed,
+  importAesKey,
+  loadFallback,
+  openAes,
+  publicKeyOf,
+  randomBytes,
+  sealAes,
+  sign,
+  verifySignature,
+} from "./primitives";
 import { SecretBytes } from "./secret";
 
 // RFC 8032 section 7.1, test 2.
-const SEED = new SecretBytes(new Uint8Array(Buffer.from("4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb", "hex")));
+const SEED = new SecretBytes(fromHex("4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb"));
 const PUBLIC = "PUAXw-hDiVqStwqnTRt-vJyYLM8uxJaMwM1V8Sr0Zgw";
-const SIGNATURE = new Uint8Array(
-  Buffer.from(
-    "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00",
-    "hex",
-  ),
+const SIGNATURE = fromHex(
+  "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da" +
+    "085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00",
 );
 const MESSAGE = Uint8Array.of(0x72);
 
@@ -67,7 +75,9 @@ describe("AES-256-GCM", () => {
       [nonce, sealed.slice(1), "aad"],
       [nonce, new Uint8Array(3), "aad"],
     ] as const)
-      await expect(openAes(key, usedNonce, changed, fromText(aad))).rejects.toMatchObject({ code: "decryption_failed" });
+      await expect(openAes(key, usedNonce, changed, fromText(aad))).rejects.toMatchObject({
+        code: "decryption_failed",
+      });
   });
 });
 

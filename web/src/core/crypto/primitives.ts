@@ -25,7 +25,12 @@ export async function importAesKey(key: SecretBytes): Promise<CryptoKey> {
 }
 
 /** Encrypts; the tag follows the ciphertext. A (key, nonce) pair must never be used twice. */
-export async function sealAes(key: CryptoKey, nonce: Uint8Array, plaintext: Uint8Array, aad: Uint8Array): Promise<Bytes> {
+export async function sealAes(
+  key: CryptoKey,
+  nonce: Uint8Array,
+  plaintext: Uint8Array,
+  aad: Uint8Array,
+): Promise<Bytes> {
   const algorithm = { name: "AES-GCM", iv: own(nonce), additionalData: own(aad) };
   return new Uint8Array(await crypto.subtle.encrypt(algorithm, key, own(plaintext)));
 }
@@ -40,7 +45,7 @@ export async function openAes(key: CryptoKey, nonce: Uint8Array, sealed: Uint8Ar
   }
 }
 
-// --- Ed25519: WebCrypto, or @noble/curves on browsers whose WebCrypto lacks it ---------------------------------------------
+// --- Ed25519: WebCrypto, or @noble/curves on browsers whose WebCrypto lacks it ---------------------------------------
 
 interface Ed25519 {
   publicKey(seed: SecretBytes): Promise<Bytes>;
@@ -117,7 +122,11 @@ export async function sign(seed: SecretBytes, message: Uint8Array): Promise<Byte
 }
 
 /** Throws `bad_signature`. */
-export async function verifySignature(publicKey: Uint8Array, message: Uint8Array, signature: Uint8Array): Promise<void> {
+export async function verifySignature(
+  publicKey: Uint8Array,
+  message: Uint8Array,
+  signature: Uint8Array,
+): Promise<void> {
   const good = publicKey.length === 32 && signature.length === 64;
   if (!good || !(await (await load()).verify(publicKey, message, signature))) throw new CurbsideError("bad_signature");
 }

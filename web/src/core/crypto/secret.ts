@@ -21,7 +21,7 @@ export class SecretBytes {
     return this.#value;
   }
 
-  /** Overwrites the value with zeros. The engine may have made copies elsewhere: this lowers the risk, it does not end it. */
+  /** Overwrites the value with zeros. The engine may have made copies: this lowers the risk, it does not end it. */
   wipe(): void {
     this.#value.fill(0);
   }

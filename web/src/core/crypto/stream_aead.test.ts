@@ -3,7 +3,17 @@ import { decodeBase64url, encodeBase64url } from "../ids";
 import { readJson, seeded } from "../testing/vectors";
 import { type Bytes, concat } from "./bytes";
 import { SecretBytes } from "./secret";
-import { Opener, SEALED_CHUNK_BYTES, Sealer, hashFile, makeKey, openBytes, padSize, sealBytes, sealedSize } from "./stream_aead";
+import {
+  Opener,
+  SEALED_CHUNK_BYTES,
+  Sealer,
+  hashFile,
+  makeKey,
+  openBytes,
+  padSize,
+  sealBytes,
+  sealedSize,
+} from "./stream_aead";
 
 type Edit = ["cut" | "drop" | "append" | "flip" | "size", number] | ["swap" | "copy", number, number] | ["key"];
 
@@ -20,7 +30,8 @@ const vectors = readJson<Vectors>("trust/attachments.json");
 const key = new SecretBytes(decodeBase64url(vectors.key));
 const prefix = decodeBase64url(vectors.prefix);
 
-const pattern = (size: number): Bytes => Uint8Array.from({ length: size }, (_, i) => (7 * i + Math.floor(i / 256)) % 251);
+const pattern = (size: number): Bytes =>
+  Uint8Array.from({ length: size }, (_, i) => (7 * i + Math.floor(i / 256)) % 251);
 
 async function seal(size: number): Promise<Bytes> {
   const sealer = await Sealer.create(key, size, prefix);

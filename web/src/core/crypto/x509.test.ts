@@ -3,9 +3,19 @@ import { isCurbsideError } from "../errors";
 import { decodeBase64url, encodeBase64url } from "../ids";
 import { readJson, seeded } from "../testing/vectors";
 import * as der from "./der";
-import { SecretBytes } from "./secret";
-import { type Draft, type Kind, type Subject, buildCertificate, makeDeviceCertificate, makeIssuer, makeUserCertificate, parseCertificate, verifyCertificate } from "./x509";
 import { generateSigningSeed, publicKeyOf } from "./primitives";
+import { SecretBytes } from "./secret";
+import {
+  type Draft,
+  type Kind,
+  type Subject,
+  buildCertificate,
+  makeDeviceCertificate,
+  makeIssuer,
+  makeUserCertificate,
+  parseCertificate,
+  verifyCertificate,
+} from "./x509";
 
 interface WireSubject {
   organization: string;
@@ -107,8 +117,12 @@ describe("certificates", () => {
     const now = 1_780_000_000;
     const user = await makeUserCertificate({ certificate, key }, await publicKeyOf(key), "Åsa", now);
     await verifyCertificate(user, await publicKeyOf(key));
-    expect(user).toMatchObject({ kind: "user", ca: true, pathLength: 0, notBefore: now, notAfter: now + 10 * 365 * 86_400 });
-    const device = { publicKey: await publicKeyOf(generateSigningSeed()), label: "Phone", deviceId: "A".repeat(21) + "w" };
+    expect(user).toMatchObject({ kind: "user", ca: true, pathLength: 0, notAfter: now + 10 * 365 * 86_400 });
+    expect(user.notBefore).toBe(now - 300);
+    const early = await makeUserCertificate({ certificate, key }, user.publicKey, "Åsa", certificate.notBefore + 9);
+    expect(early.notBefore).toBe(certificate.notBefore);
+    const publicKey = await publicKeyOf(generateSigningSeed());
+    const device = { publicKey, label: "Phone", deviceId: `${"A".repeat(21)}w` };
     const made = await makeDeviceCertificate(await makeIssuer(user, key), device, now);
     await verifyCertificate(made, user.publicKey);
     expect(made).toMatchObject({ kind: "device", ca: false, notBefore: now - 300, notAfter: now + 2 * 365 * 86_400 });
@@ -134,8 +148,10 @@ describe("certificates", () => {
   );
 
   test("lengths survive", () => {
-    for (const length of [0, 1, 127, 128, 255, 256, 65_535])
-      expect(new der.Reader(der.element(der.OCTET_STRING, new Uint8Array(length))).take(der.OCTET_STRING)).toHaveLength(length);
+    for (const length of [0, 1, 127, 128, 255, 256, 65_535]) {
+      const written = der.element(der.OCTET_STRING, new Uint8Array(length));
+      expect(new der.Reader(written).take(der.OCTET_STRING)).toHaveLength(length);
+    }
     expect(() => der.element(der.OCTET_STRING, new Uint8Array(65_536))).toThrow();
   });
 });

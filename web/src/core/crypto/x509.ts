@@ -96,7 +96,10 @@ const NOBODY: Subject = { organization: "", role: "", commonName: "", userId: ""
 
 // --- making ----------------------------------------------------------------------------------------------------------
 
-/** The certificate of a user's root key, for the user whom the enrolment names; 10 years from `now`. Throws `malformed`. */
+/**
+ * The certificate of a user's root key, for the user whom the enrolment names; 10 years from `now`. It begins a little
+ * earlier, for clocks that differ, but not before the enrolment (trust.enrolment.window). Throws `malformed`.
+ */
 export function makeUserCertificate(
   enrolment: Issuer,
   publicKey: Uint8Array,
@@ -108,7 +111,7 @@ export function makeUserCertificate(
     kind: "user",
     subject,
     publicKey,
-    notBefore: now,
+    notBefore: Math.max(now - CLOCK_SLACK_SECONDS, enrolment.certificate.notBefore),
     notAfter: now + USER_SECONDS,
     ca: true,
     pathLength: 0,
@@ -117,7 +120,7 @@ export function makeUserCertificate(
   return buildCertificate(draft, enrolment.key, enrolment.certificate);
 }
 
-/** The certificate of a device of this user; its key becomes the leaf's signature key. Two years. Throws `malformed`. */
+/** The certificate of a device of this user; its key becomes the leaf's. Two years. Throws `malformed`. */
 export function makeDeviceCertificate(
   user: Issuer,
   device: { readonly publicKey: Uint8Array; readonly label: string; readonly deviceId: string },
@@ -138,7 +141,7 @@ export function makeDeviceCertificate(
 }
 
 /**
- * Signs a draft with the issuer's key; no issuer: self-signed. serial: 16 bytes, random unless given (by test vectors).
+ * Signs a draft with the issuer's key; no issuer: self-signed. serial: 16 bytes, random unless a test gives it.
  * Throws `malformed` for what has no form in our profile, such as a name that is too long.
  */
 export async function buildCertificate(

@@ -12,8 +12,8 @@ const ADMINISTRATORS = 256;
 
 /**
  * version: 1 at first, one more with each change. administrators: user ids, sorted, each once. Of a direct conversation
- * they are the two users it is for (or nobody: then its first commit decides), and nobody is above the other. A group has
- * one administrator at least.
+ * they are the two users it is for (or nobody: then its first commit decides), and nobody is above the other. A group
+ * has one administrator at least.
  */
 export interface GroupPolicy {
   readonly version: number;
