@@ -16,85 +16,95 @@ export function forwardDistance(dx: number, rightToLeft: boolean): number {
   return Math.max(0, Math.min(MOST_PX, rightToLeft ? -dx : dx));
 }
 
-export function bubbleGestures(node: HTMLElement, given: Gestures): { update(next: Gestures): void; destroy(): void } {
-  let gestures = given;
-  let start: { x: number; y: number; id: number } | undefined;
-  let swiping = false;
-  let forward = 0;
-  let hold = 0;
-  const rightToLeft = (): boolean => getComputedStyle(node).direction === "rtl";
-  const calm = matchMedia("(prefers-reduced-motion: reduce)");
+class Tracker {
+  gestures: Gestures;
+  #node: HTMLElement;
+  #start: { x: number; y: number; id: number } | undefined;
+  #swiping = false;
+  #forward = 0;
+  #hold = 0;
 
-  function shift(distance: number): void {
-    if (calm.matches) return;
-    node.style.setProperty("--swipe", `${rightToLeft() ? -distance : distance}px`);
-    node.classList.toggle("armed", distance >= FIRE_PX);
+  constructor(node: HTMLElement, gestures: Gestures) {
+    this.#node = node;
+    this.gestures = gestures;
   }
 
-  function reset(): void {
-    clearTimeout(hold);
-    start = undefined;
-    swiping = false;
-    forward = 0;
-    shift(0);
-    node.classList.remove("swiping");
+  #isRightToLeft(): boolean {
+    return getComputedStyle(this.#node).direction === "rtl";
   }
 
-  function down(event: PointerEvent): void {
-    if (event.pointerType === "mouse" || gestures.disabled) return;
-    start = { x: event.clientX, y: event.clientY, id: event.pointerId };
-    hold = window.setTimeout(() => {
-      reset();
+  #shift(distance: number): void {
+    if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
+    this.#node.style.setProperty("--swipe", `${this.#isRightToLeft() ? -distance : distance}px`);
+  }
+
+  reset(): void {
+    clearTimeout(this.#hold);
+    this.#start = undefined;
+    this.#swiping = false;
+    if (this.#forward !== 0) this.#shift(0);
+    this.#forward = 0;
+    this.#node.classList.remove("swiping");
+  }
+
+  down(event: PointerEvent): void {
+    if (event.pointerType === "mouse" || this.gestures.disabled) return;
+    this.#start = { x: event.clientX, y: event.clientY, id: event.pointerId };
+    this.#hold = window.setTimeout(() => {
+      this.reset();
       navigator.vibrate?.(10);
-      gestures.onhold();
+      this.gestures.onhold();
     }, HOLD_MS);
   }
 
-  function move(event: PointerEvent): void {
-    if (!start || event.pointerId !== start.id) return;
-    const dx = event.clientX - start.x;
-    const dy = event.clientY - start.y;
-    if (Math.hypot(dx, dy) > START_PX) clearTimeout(hold);
-    if (!swiping && Math.abs(dx) > START_PX && Math.abs(dx) > Math.abs(dy) * 1.5) {
-      swiping = true;
-      node.classList.add("swiping");
-      node.setPointerCapture(event.pointerId);
+  move(event: PointerEvent): void {
+    if (!this.#start || event.pointerId !== this.#start.id) return;
+    const dx = event.clientX - this.#start.x;
+    const dy = event.clientY - this.#start.y;
+    if (Math.hypot(dx, dy) > START_PX) clearTimeout(this.#hold);
+    if (!this.#swiping && Math.abs(dx) > START_PX && Math.abs(dx) > Math.abs(dy) * 1.5) {
+      this.#swiping = true;
+      this.#node.classList.add("swiping");
+      this.#node.setPointerCapture(event.pointerId);
     }
-    if (!swiping) return;
-    const before = forward;
-    forward = forwardDistance(dx, rightToLeft());
-    if (before < FIRE_PX && forward >= FIRE_PX) navigator.vibrate?.(10);
-    shift(forward);
+    if (!this.#swiping) return;
+    const before = this.#forward;
+    this.#forward = forwardDistance(dx, this.#isRightToLeft());
+    if (before < FIRE_PX && this.#forward >= FIRE_PX) navigator.vibrate?.(10);
+    this.#shift(this.#forward);
   }
 
-  function up(): void {
-    const fire = swiping && forward >= FIRE_PX;
-    reset();
-    if (fire) gestures.onswipe();
+  up(): void {
+    const fire = this.#swiping && this.#forward >= FIRE_PX;
+    this.reset();
+    if (fire) this.gestures.onswipe();
   }
 
-  function menu(event: Event): void {
+  menu(event: Event): void {
     if (window.getSelection()?.toString()) return;
     event.preventDefault();
-    reset();
-    gestures.onhold();
+    this.reset();
+    this.gestures.onhold();
   }
+}
 
-  const listeners: [string, (event: never) => void][] = [
-    ["pointerdown", down],
-    ["pointermove", move],
-    ["pointerup", up],
-    ["pointercancel", reset],
-    ["contextmenu", menu],
-  ];
-  for (const [name, listener] of listeners) node.addEventListener(name, listener as EventListener);
+/** Svelte action. */
+export function bubbleGestures(node: HTMLElement, given: Gestures): { update(next: Gestures): void; destroy(): void } {
+  const tracker = new Tracker(node, given);
+  const ended = new AbortController();
+  const options = { signal: ended.signal };
+  node.addEventListener("pointerdown", (event) => tracker.down(event), options);
+  node.addEventListener("pointermove", (event) => tracker.move(event), options);
+  node.addEventListener("pointerup", () => tracker.up(), options);
+  node.addEventListener("pointercancel", () => tracker.reset(), options);
+  node.addEventListener("contextmenu", (event) => tracker.menu(event), options);
   return {
     update(next) {
-      gestures = next;
+      tracker.gestures = next;
     },
     destroy() {
-      reset();
-      for (const [name, listener] of listeners) node.removeEventListener(name, listener as EventListener);
+      tracker.reset();
+      ended.abort();
     },
   };
 }
