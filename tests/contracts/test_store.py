@@ -198,6 +198,9 @@ async def test_reading_keeps_to_its_range_and_limit(store: Store) -> None:
     assert await read(2, 5, 100) == [3, 4, 5]
     assert await read(2, 100, 2) == [3, 4]
     assert await read(10, 100, 5) == []
+    by_size = await store.read(lambda view: view.delivery.read_entries(name, 0, 100, 100, 2 * len(b"sealed")))
+    assert [row.sequence for row in by_size] == [1, 2]
+    assert len(await store.read(lambda view: view.delivery.read_entries(name, 0, 100, 100, 1))) == 1
 
 
 async def test_a_conversation_begins_once(store: Store) -> None:

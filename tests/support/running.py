@@ -30,7 +30,7 @@ from curbside.mls.nodes import CREDENTIAL_X509, Capabilities, Credential
 from curbside.policy.validator import OrganizationValidator
 from curbside.server.app import CurbsideApp, Server, build_server, create_app
 from curbside.server.config import Config, KeyGiven, Limits
-from curbside.wire import bodies, frames
+from curbside.wire import bodies, frames, limits
 from curbside.wire.group_policy import GROUP_POLICY, GroupPolicy
 
 _SERVER_FRAMES: msgspec.msgpack.Decoder[frames.ServerFrame] = msgspec.msgpack.Decoder(frames.ServerFrame)
@@ -302,7 +302,7 @@ class Wire:
     async def open(cls, person: Person, token: str | None = None, **changes: Any) -> Wire:
         """Connect and authenticate. changes: `nonce`, `uri`, `key` of the proof."""
         url = "ws" + person.running.url.removeprefix("http") + "/v1/stream"
-        wire = cls(person, await websockets.connect(url, max_size=2**22, proxy=None, compression=None))
+        wire = cls(person, await websockets.connect(url, max_size=limits.FRAME_BYTES, proxy=None, compression=None))
         person.wires.append(wire)
         challenge = await wire.receive(frames.Challenge)
         token = person.token if token is None else token

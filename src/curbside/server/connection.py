@@ -35,7 +35,8 @@ from curbside.wire.frames import (
 SendEvent = Callable[[MutableMapping[str, Any]], Any]
 CLOSE_SECONDS: Final = 2.0
 """A peer that does not read gets this long to hear why the connection ends."""
-QUEUE_ITEMS: Final = 32
+FRAME_ROOM: Final = sizes.FRAME_BYTES - 1024
+QUEUE_ITEMS: Final = 8
 _POLICY_VIOLATION: Final = 1008
 _GOING_AWAY: Final = 1001
 _encoder: Final = msgspec.msgpack.Encoder()
@@ -211,10 +212,21 @@ class Connection:
             for frame in frames:
                 await self._emit(frame)
             if self._entries:
-                part = self._entries[: sizes.ENTRIES_PER_FRAME]
-                del self._entries[: sizes.ENTRIES_PER_FRAME]
+                part = self._take_part()
                 self._entry_bytes -= sum(len(entry.encoded) for entry in part)
                 await self._emit_entries(part)
+
+    def _take_part(self) -> list[PublishedEntry]:
+        """The next entries that fit in one frame."""
+        size = count = 0
+        for entry in self._entries[: sizes.ENTRIES_PER_FRAME]:
+            size += len(entry.encoded)
+            if count and size > FRAME_ROOM:
+                break
+            count += 1
+        part = self._entries[:count]
+        del self._entries[:count]
+        return part
 
     async def _catch_up(self) -> None:
         if self._is_queue_behind:
@@ -255,8 +267,9 @@ class Connection:
         if items:
             self._queue_after = items[-1].position
             self._is_queue_behind = len(items) == QUEUE_ITEMS
-            frame = QueueItems([QueueItem(i.position, i.kind, i.conversation_id, i.sequence, i.payload) for i in items])
-            await self._emit(_encoder.encode(frame))
+        for item in items:  # a Welcome may fill half a frame
+            frame = QueueItem(item.position, item.kind, item.conversation_id, item.sequence, item.payload)
+            await self._emit(_encoder.encode(QueueItems([frame])))
 
     async def _emit_entries(self, entries: Iterable[PublishedEntry]) -> None:
         encoded = [entry.encoded for entry in entries]

@@ -35,9 +35,12 @@ from curbside.server.recording import About, Actor, Recorder
 from curbside.server.store.ports import Change, Store, View
 from curbside.server.store.records import EntryRecord, NewEntry, QueueRecord
 from curbside.wire.frames import KIND_APPLICATION, Send, StoredItem
+from curbside.wire.limits import FRAME_BYTES
 
 BATCH_SENDS: Final = 512
 CONVERSATIONS_PER_READ: Final = 256
+READ_BYTES: Final = FRAME_BYTES // 2
+"""Envelopes of one read of the log, the last one over it; with it an Entries frame stays within FRAME_BYTES."""
 
 
 class SendSink(Listener, Protocol):
@@ -389,36 +392,57 @@ class DeliveryService:
 
 
 def _read_after(view: View, device_id: DeviceId, positions: Sequence[Position], limit: int) -> CatchUp:
-    found = CatchUp()
+    found, room = CatchUp(), _Room(limit, READ_BYTES)
     stays = view.delivery.list_stays(device_id, [position.conversation_id for position in positions])
     for position in positions:
-        conversation_id, after = position.conversation_id, position.after
-        if len(found.entries) >= limit:
+        if room.is_used_up:
             break
-        if conversation_id not in stays:
-            found.refused.add(conversation_id)
+        name = position.conversation_id
+        if name not in stays:
+            found.refused.add(name)
             continue
-        record = view.delivery.find_conversation(conversation_id)
+        record = view.delivery.find_conversation(name)
         if record is None:
             raise UsageError("a stay in a conversation that is not there")
-        is_complete = True
-        for stay in stays[conversation_id]:
+        after = position.after
+        for stay in stays[name]:
             after = max(after, stay.first_sequence - 1)
             through = record.last_sequence if stay.last_sequence is None else stay.last_sequence
-            if after >= through:
-                continue
-            rows = view.delivery.read_entries(conversation_id, after, through, limit - len(found.entries))
-            found.entries.extend(PublishedEntry(conversation_id, row.sequence, encode_entry(row)) for row in rows)
-            if rows:
-                first = found.sent.get(conversation_id, (rows[0].sequence, 0))[0]
-                after = rows[-1].sequence
-                found.sent[conversation_id] = (first, after)
             if after < through:
-                is_complete = False
+                after = _read_stay(view, Position(name, after), through, room, found)
+            if after < through:
                 break
-        found.reached[conversation_id] = after
-        if is_complete:
-            found.complete.add(conversation_id)
-            if stays[conversation_id][-1].last_sequence is not None:
-                found.ended.add(conversation_id)
+        else:
+            found.complete.add(name)
+            if stays[name][-1].last_sequence is not None:
+                found.ended.add(name)
+        found.reached[name] = after
     return found
+
+
+@dataclass(slots=True)
+class _Room:
+    """What one read may still bring. The first entry always fits."""
+
+    entries: int
+    size: int
+
+    @property
+    def is_used_up(self) -> bool:
+        return self.entries <= 0 or self.size <= 0
+
+
+def _read_stay(view: View, position: Position, through: int, room: _Room, found: CatchUp) -> int:
+    """Add entries of one stay; the new `after`."""
+    name, after = position.conversation_id, position.after
+    if room.is_used_up:
+        return after
+    rows = view.delivery.read_entries(name, after, through, room.entries, room.size)
+    if not rows:
+        return after
+    found.entries.extend(PublishedEntry(name, row.sequence, encode_entry(row)) for row in rows)
+    first = found.sent.get(name, (rows[0].sequence, 0))[0]
+    found.sent[name] = (first, rows[-1].sequence)
+    room.entries -= len(rows)
+    room.size -= sum(len(row.envelope) for row in rows)
+    return rows[-1].sequence

@@ -72,8 +72,13 @@ class DeliveryView(Protocol):
         self, conversation_id: ConversationId, message_id: MessageId, envelope: bytes
     ) -> PlaceRecord | None: ...
 
-    def read_entries(self, conversation_id: ConversationId, after: int, through: int, limit: int) -> list[EntryRecord]:
-        """At most `limit` entries with after < sequence <= through, in order."""
+    def read_entries(
+        self, conversation_id: ConversationId, after: int, through: int, limit: int, most_bytes: int = 1 << 30
+    ) -> list[EntryRecord]:
+        """At most `limit` entries with after < sequence <= through, in order.
+
+        It stops once their envelopes have `most_bytes` or more, so that one entry always fits.
+        """
         ...
 
     def read_queue(self, device_id: DeviceId, after: int, limit: int) -> list[QueueRecord]:

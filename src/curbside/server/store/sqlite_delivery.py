@@ -111,14 +111,25 @@ class SqliteDelivery:
         ).fetchone()
         return PlaceRecord(row[0], row[1], bool(row[2])) if row else None
 
-    def read_entries(self, conversation_id: ConversationId, after: int, through: int, limit: int) -> list[EntryRecord]:
+    def read_entries(
+        self, conversation_id: ConversationId, after: int, through: int, limit: int, most_bytes: int = 1 << 30
+    ) -> list[EntryRecord]:
         rows = self._run(
             """SELECT sequence, kind, message_id, received_at_ms, envelope FROM entries
             WHERE conversation = (SELECT number FROM conversations WHERE conversation_id = ?)
               AND sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?""",
             (conversation_id, after, through, limit),
         )
-        return [EntryRecord(conversation_id, *row) for row in rows]
+        found: list[EntryRecord] = []
+        size = 0
+        for row in rows:
+            record = EntryRecord(conversation_id, *row)
+            found.append(record)
+            size += len(record.envelope)
+            if size >= most_bytes:
+                rows.close()
+                break
+        return found
 
     # --- memberships --------------------------------------------------------------------------
 
