@@ -12,15 +12,18 @@ import type {
   PhotoInput,
   Problem,
 } from "../bridge/types";
-import { type Surroundings, fetchInvite, loadIdentity, signUp } from "./account";
+import type { Surroundings } from "./account";
 import type { Status } from "./connection";
-import { ratePassphrase } from "./crypto/passphrase_rating";
 import { CurbsideError } from "./errors";
 import { problemOf } from "./problem";
-import { Session } from "./session";
+import type { Session } from "./session";
 import type { Vault } from "./vault/vault";
 import { eraseVault, hasVault, unlockVault } from "./vault/wraps";
 import type { Session as ServerSession } from "./wire/bodies.generated";
+
+/** MLS, certificates and OPAQUE: a locked screen needs none of it, so it comes after that was shown. */
+const loadAccount = () => import("./account");
+const loadSession = () => import("./session");
 
 const JOIN_STEPS = 5;
 const UNLOCK_STEPS = 2;
@@ -48,8 +51,10 @@ export class App implements Core {
     try {
       this.#change({ phase: (await hasVault(this.#around.files)) ? "locked" : "empty" });
     } catch (error) {
-      this.#change({ phase: "unsupported", problem: problemOf(error) });
+      return this.#change({ phase: "unsupported", problem: problemOf(error) });
     }
+    // Fetched while the person types; whether it arrives is asked again when it is needed.
+    void Promise.all([loadAccount(), loadSession()]).catch(() => undefined);
   }
 
   async state(): Promise<AppState> {
@@ -75,6 +80,7 @@ export class App implements Core {
   // --- joining, unlocking, locking ---
 
   async previewInvite(link: string): Promise<InvitePreview> {
+    const { fetchInvite } = await loadAccount();
     const { invite } = await fetchInvite(link, this.#around);
     this.#previewed = invite.organization;
     return { organization: invite.organization, role: invite.role, expiresAt: invite.expiresAt };
@@ -84,6 +90,7 @@ export class App implements Core {
     passphrase: string,
     name: string,
   ): Promise<{ score: number; hint: string; acceptable: boolean }> {
+    const { ratePassphrase } = await import("./crypto/passphrase_rating");
     return ratePassphrase(passphrase, name, this.#previewed);
   }
 
@@ -91,6 +98,7 @@ export class App implements Core {
     await this.#alone("empty", async () => {
       const progress = (done: number, text: string): void =>
         this.#tell({ kind: "progress", task: "join", done, total: JOIN_STEPS, text });
+      const { signUp } = await loadAccount();
       const { vault, session } = await signUp(input, this.#around, progress);
       await this.#open(vault, input.passphrase, session);
       progress(JOIN_STEPS, "Ready");
@@ -122,6 +130,7 @@ export class App implements Core {
 
   async #open(vault: Vault, passphrase: string, session?: ServerSession): Promise<void> {
     try {
+      const [{ loadIdentity }, { Session }] = await Promise.all([loadAccount(), loadSession()]);
       const identity = await loadIdentity(vault, this.#around.clock);
       const status = (connection: Status, problem?: CurbsideError): void => this.#connected(connection, problem);
       const { clock } = this.#around;
