@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Literal
 
 from curbside.crypto import der
@@ -49,10 +51,9 @@ _BASIC_CONSTRAINTS: Final = bytes.fromhex("551d13")
 _AUTHORITY_KEY_ID: Final = bytes.fromhex("551d23")
 _CRITICAL: Final = frozenset({_KEY_USAGE, _BASIC_CONSTRAINTS})
 _KNOWN: Final = _CRITICAL | {_SUBJECT_KEY_ID, _AUTHORITY_KEY_ID}
-_HIDDEN: Final = (
-    (0x00, 0x1F), (0x7F, 0x9F), (0xAD, 0xAD), (0x61C, 0x61C), (0x200B, 0x200B),
-    (0x200E, 0x200F), (0x2028, 0x202E), (0x2060, 0x2069), (0xFEFF, 0xFEFF),
-)  # fmt: skip
+_HIDDEN: Final = re.compile(
+    "[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
+)
 """Control, invisible and direction-changing characters; joiners stay, since names in some scripts need them."""
 _NO_USER: Final = UserId("")
 _NO_DEVICE: Final = DeviceId("")
@@ -320,6 +321,7 @@ def _read_bits(reader: der.Reader, length: int) -> bytes:
     return content[1:]
 
 
+@lru_cache(maxsize=1024)
 def _read_subject(name: bytes) -> tuple[Kind, Subject]:
     found: dict[bytes, str] = {}
     attributes = der.Reader(name).inner(der.SEQUENCE)
@@ -354,8 +356,7 @@ def _read_text(raw: bytes) -> str:
         raise Malformed("certificate: a name that is not UTF-8") from None
     _expect(1 <= len(text) <= NAME_CHARS, "a name that is empty or too long")
     _expect(not text.startswith(" ") and not text.endswith(" "), "a name that begins or ends with a space")
-    hidden = any(low <= ord(char) <= high for char in text for low, high in _HIDDEN)
-    _expect(not hidden, "a name with characters that cannot be seen")
+    _expect(not _HIDDEN.search(text), "a name with characters that cannot be seen")
     return text
 
 

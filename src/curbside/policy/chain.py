@@ -164,10 +164,13 @@ class ChainVerifier:
 
     def _check_chain(self, certificates: tuple[bytes, ...], kinds: tuple[Kind, ...]) -> _Checked:
         """All checks that time does not change, in the order of docs/trust.md."""
-        name = _name(certificates)
         if len(certificates) != len(kinds):
-            refuse(name, "trust.chain.length")
-        parsed = tuple(_parse(raw, kind, name) for raw, kind in zip(certificates, kinds, strict=True))
+            refuse(_name(certificates), "trust.chain.length")
+        try:
+            parsed = tuple(_parse(raw, kind, "") for raw, kind in zip(certificates, kinds, strict=True))
+        except UntrustedDevice as error:
+            refuse(_name(certificates), error.check)
+        name = parsed[0].subject.common_name
         issuers = (*parsed[1:], self.authority)
         for certificate, issuer in zip(parsed, issuers, strict=True):
             _verify_issuer(certificate, issuer, name)
