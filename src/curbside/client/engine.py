@@ -69,7 +69,7 @@ class Engine:
                 case frames.QueueItems():
                     return self.sync.queue_items(frame.items, now_ms) + self._acknowledge()
                 case frames.Stored():
-                    return self._stored(frame) + self._acknowledge()
+                    return self._stored(frame, now_ms) + self._acknowledge()
                 case frames.Refused():
                     return self._refused(frame)
                 case frames.CaughtUp():
@@ -82,14 +82,14 @@ class Engine:
     def _acknowledge(self) -> list[Effect]:
         return [SendFrame(self.sync.acknowledgement())] if self._is_caught_up else []
 
-    def _stored(self, frame: frames.Stored) -> list[Effect]:
+    def _stored(self, frame: frames.Stored, now_ms: int) -> list[Effect]:
         touched: dict[ConversationId, None] = {}
         for item in frame.items:
             conversation = self.outbox.stored(item)
             if conversation is not None:
                 self.sync.passed(conversation, item.sequence)
                 touched[conversation] = None
-        return [Changed(conversation) for conversation in touched]
+        return [*(Changed(conversation) for conversation in touched), *self._release(set(touched), now_ms)]
 
     def _refused(self, frame: frames.Refused) -> list[Effect]:
         error = error_of_problem(frame.code, frame.detail, dict(frame.members))

@@ -18,6 +18,7 @@ from curbside.crypto.random import random_bytes
 from curbside.errors import CurbsideError
 from curbside.ids import ConversationId, DeviceId, UserId, decode_id, encode_id
 from curbside.mls.group import CommitRequest
+from curbside.mls.proposals import Remove
 from curbside.wire import content, frames
 
 HEALED_BY_SYNC = {"stale_epoch", "future_epoch", "pending_proposals", "epoch_conflict", "duplicate_request"}
@@ -98,13 +99,19 @@ class Outbox:
         if not waiting:
             return []
         group = self._groups.get(conversation)
+        if any(isinstance(p.proposal, Remove) and p.proposal.removed == group.own_leaf for p in group.pending):
+            return []
         if group.pending:
             return [PostCommit(conversation, self._groups.stage(conversation, CommitRequest(), now_ms // 1000))]
         uploading = {upload.id for upload in self._vault.rows.uploads()}
         effects: list[Effect] = []
         changed = False
         for item in waiting:
-            if item.id in self._in_flight or item.id in uploading:
+            if item.id in self._in_flight:
+                if item.epoch != group.epoch:
+                    break  # it may be refused and sent again: what was written later must not pass it
+                continue
+            if item.id in uploading:
                 continue
             envelope = item.envelope
             if item.epoch != group.epoch:

@@ -95,7 +95,7 @@ export class Engine {
       case "queue":
         return [...(await this.#sync.queueItems(frame.items, nowMs)), ...this.#acknowledge()];
       case "stored":
-        return [...this.#stored(frame), ...this.#acknowledge()];
+        return [...(await this.#stored(frame)), ...this.#acknowledge()];
       case "refused":
         return this.#refused(frame);
       case "caught_up":
@@ -114,13 +114,16 @@ export class Engine {
     return this.#isCaughtUp ? [sendFrame(this.#sync.acknowledgement())] : [];
   }
 
-  #stored(frame: Stored): Effect[] {
-    return frame.items.flatMap((item) => {
+  async #stored(frame: Stored): Promise<Effect[]> {
+    const touched = new Set<string>();
+    const effects = frame.items.flatMap((item) => {
       const found = this.#outbox.stored(item);
       if (found === undefined) return [];
       this.#sync.passed(found.conversation, item.sequence);
+      touched.add(found.conversation);
       return [changed(found.conversation, found.id)];
     });
+    return [...effects, ...(await this.#release(touched))];
   }
 
   #refused(frame: Refused): Effect[] {

@@ -121,7 +121,12 @@ export class Outbox {
     const uploading = new Set(this.#vault.rows.uploadIds());
     const effects: Effect[] = [];
     for (const item of waiting) {
-      if (this.#inFlight.has(item.id) || uploading.has(item.id)) continue;
+      if (this.#inFlight.has(item.id)) {
+        // It may be refused and sent again: what was written later must not pass it.
+        if (item.epoch !== group.epoch) break;
+        continue;
+      }
+      if (uploading.has(item.id)) continue;
       let { envelope } = item;
       if (item.epoch !== group.epoch) {
         const sealed = await group.encrypt(item.content, decodeId(item.id));
