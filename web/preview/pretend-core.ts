@@ -34,8 +34,8 @@ export class PretendCore implements Core {
     this.#state = {
       phase: phases[scene] ?? "open",
       connection: scene === "offline" ? "offline" : "online",
-      me,
-      organization: "St Brigid's Hospital",
+      // Who somebody is stands in the vault: a locked one does not tell.
+      ...(phases[scene] ? {} : { me, organization: "St Brigid's Hospital" }),
       waiting: scene === "offline" ? 2 : 0,
     };
     this.#rows = scene === "empty" ? [] : rows();
@@ -83,7 +83,7 @@ export class PretendCore implements Core {
       this.emit({ kind: "progress", task: "join", done, total: steps.length, text });
       await wait(this.#scene === "joining" && done === 2 ? 60_000 : 250);
     }
-    this.#enter({ phase: "open" });
+    this.#enter({ phase: "open", me });
   }
 
   async ratePassphrase(passphrase: string): Promise<{ score: number; hint: string; acceptable: boolean }> {
@@ -96,11 +96,12 @@ export class PretendCore implements Core {
   async unlock(passphrase: string): Promise<void> {
     await wait(500);
     if (passphrase === "wrong") throw problem("wrong_passphrase", "That passphrase is not right.", "Check it and try again; capital letters matter.");
-    this.#enter({ phase: "open" });
+    this.#enter({ phase: "open", connection: "online", me });
   }
 
   async lock(): Promise<void> {
-    this.#enter({ phase: "locked" });
+    this.#state = { phase: "locked", connection: "offline", waiting: 0 };
+    this.emit({ kind: "state", state: this.#state });
   }
 
   async people(query: string): Promise<Person[]> {

@@ -25,6 +25,9 @@ export class OpenConversationStore {
   #stop: () => void;
   #loading = false;
   #locals = 0;
+  #pictures = new Map<string, string>();
+  #opening: Promise<unknown> = Promise.resolve();
+  #closed = false;
 
   constructor(client: Client, id: string, me: Person, unread: number) {
     this.#client = client;
@@ -35,7 +38,10 @@ export class OpenConversationStore {
   }
 
   close(): void {
+    this.#closed = true;
     this.#stop();
+    for (const address of this.#pictures.values()) URL.revokeObjectURL(address);
+    this.#pictures.clear();
     for (const message of this.messages) if (message.preview) URL.revokeObjectURL(message.preview);
     this.messages = [];
   }
@@ -156,6 +162,22 @@ export class OpenConversationStore {
       this.#drop(local.id);
       throw asProblem(error);
     }
+  }
+
+  /** Object URL of a whole picture, for as long as the conversation is open. One is opened after another. */
+  async picture(messageId: string, index: number): Promise<string> {
+    const key = `${messageId} ${index}`;
+    const next = this.#opening.then(async () => {
+      const known = this.#pictures.get(key);
+      if (known !== undefined || this.#closed) return known ?? "";
+      const image = await this.#client.core.openImage(messageId, index);
+      if (this.#closed) return "";
+      const address = URL.createObjectURL(new Blob([image.bytes], { type: image.mediaType }));
+      this.#pictures.set(key, address);
+      return address;
+    });
+    this.#opening = next.catch(() => undefined);
+    return next;
   }
 
   /** The divider stays until the conversation is left; only the count is told to the vault. */

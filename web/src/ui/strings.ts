@@ -65,6 +65,7 @@ const en = {
   unlock: {
     hello: (name: string) => `Welcome back, ${name}`,
     title: "Curbside is locked",
+    subtitle: "Your messages are encrypted on this device.",
     passphrase: "Passphrase",
     go: "Unlock",
     busy: "Unlocking…",
