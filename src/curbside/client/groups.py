@@ -123,6 +123,17 @@ class Groups:
         found = self._vault.rows.find_pending_commit(conversation)
         return None if found is None else msgspec.json.decode(found[1], type=bodies.NewCommit)
 
+    def is_own_commit(self, conversation: str, message_id: bytes, commit: bytes) -> bool:
+        """Whether a commit in the log is the one that we staged, id and bytes."""
+        found = self._vault.rows.find_pending_commit(conversation)
+        pending = self.pending(conversation)
+        return (
+            found is not None
+            and pending is not None
+            and found[0] == message_id
+            and pending.commit == encode_base64url(commit)
+        )
+
     def accept(self, conversation: str) -> None:
         """Our staged commit is in the log: enter its epoch."""
         self.get(conversation).commit_accepted()

@@ -20,7 +20,7 @@ from curbside.client.groups import Groups
 from curbside.client.outbox import Outbox, problem_json
 from curbside.client.rows import MessageRow
 from curbside.client.vault import Vault
-from curbside.errors import CurbsideError, InvalidMessage, NotFound, RuleBroken
+from curbside.errors import CurbsideError, Gone, InvalidMessage, NotFound, RuleBroken
 from curbside.ids import ConversationId, DeviceId, UserId, encode_id
 from curbside.mls.group import Application, CommitReceived
 from curbside.wire import content, frames
@@ -123,7 +123,7 @@ class Sync:
         if entry.kind == frames.KIND_COMMIT:
             return self._commit(conversation, entry, now_ms)
         group = self._groups.get(conversation)
-        result = group.receive(entry.envelope, now_ms // 1000)
+        result = group.receive(entry.envelope, _taken_at(entry, now_ms))
         self._groups.save(conversation)
         if entry.kind == frames.KIND_PROPOSAL:
             return [Changed(conversation)]
@@ -135,17 +135,21 @@ class Sync:
 
     def _commit(self, conversation: ConversationId, entry: frames.Entry, now_ms: int) -> list[Effect]:
         pending = self._vault.rows.find_pending_commit(conversation)
-        if pending is not None and pending[0] == entry.message_id:
+        if pending is not None and self._groups.is_own_commit(conversation, entry.message_id, entry.envelope):
             self._groups.accept(conversation)
             return [CommitSettled(conversation, accepted=True), Changed(conversation)]
         settled: list[Effect] = []
-        result = self._groups.get(conversation).receive(entry.envelope, now_ms // 1000)
+        result = self._groups.get(conversation).receive(entry.envelope, _taken_at(entry, now_ms))
         if not isinstance(result, CommitReceived):
             raise RuleBroken("client.entry.kind", "an entry that should be a commit is not one")
         if pending is not None:
             self._groups.give_up(conversation)
             settled.append(CommitSettled(conversation, accepted=False))
         self._groups.save(conversation)
+        if result.removed_me:
+            self._vault.rows.save_alarm(
+                conversation, problem_json(Gone("this device was removed from the conversation"))
+            )
         return [*settled, Changed(conversation)]
 
     def _message(
@@ -251,6 +255,11 @@ class Sync:
                     effects.append(Notice(conversation, error))
             self._vault.rows.save_queue_position(item.position)
         return effects
+
+
+def _taken_at(entry: frames.Entry, now_ms: int) -> int:
+    """When the server took an entry, in seconds: a device that catches up late judges lifetimes as of then."""
+    return min(entry.received_at, now_ms) // 1000
 
 
 def title_of(message: content.Message) -> str:
