@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import threading
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from curbside.mls.nodes import CREDENTIAL_X509, Capabilities, Credential
 from curbside.policy.validator import OrganizationValidator
 from curbside.server.app import CurbsideApp, Server, build_server, create_app
 from curbside.server.config import Config, KeyGiven, Limits
+from curbside.server.interface import ROUTES
 from curbside.wire import bodies, frames, limits
 from curbside.wire.group_policy import GROUP_POLICY, GroupPolicy
 
@@ -76,6 +78,7 @@ class Running:
             "log_level": "error",
         }
         self.config = Config(**(given | settings))
+        self.routes = ROUTES
         self.app: CurbsideApp
         self.server: Server
         self._thread: threading.Thread | None = None
@@ -83,7 +86,7 @@ class Running:
 
     def start(self) -> Running:
         """Serve until `stop`."""
-        self.app = create_app(self.config, self.clock)
+        self.app = create_app(self.config, self.clock, self.routes)
         self.server = build_server(self.config, self.app)
         ready = threading.Event()
 
@@ -93,7 +96,8 @@ class Running:
                 ready.set()
                 await self.server.serve()
 
-            asyncio.run(serve())
+            with contextlib.suppress(SystemExit):  # uvicorn's way to say that start-up failed
+                asyncio.run(serve())
 
         self._thread = threading.Thread(target=run, name="server")
         self._thread.start()
@@ -103,6 +107,18 @@ class Running:
                 raise RuntimeError("the server did not start")
             self._thread.join(0.01)
         return self
+
+    @classmethod
+    def again(cls, other: Running) -> Running:
+        """A second server on the same configuration."""
+        second = cls.__new__(cls)
+        second.__dict__.update(other.__dict__, _thread=None)
+        return second
+
+    def join(self) -> None:
+        """Wait for a server that ends by itself."""
+        if self._thread is not None:
+            self._thread.join(WAIT)
 
     def stop(self) -> None:
         """Shut down as on SIGTERM."""

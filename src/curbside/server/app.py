@@ -15,30 +15,15 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import uvicorn
-from litestar import Litestar, Request, Response
-from litestar.di import Provide
-from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
-from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
 from structlog.typing import FilteringBoundLogger
 
 import curbside
 from curbside.audit.events import EventName
 from curbside.clock import Clock, SystemClock
-from curbside.crypto.random import random_bytes
-from curbside.errors import (
-    ConfigError,
-    CurbsideError,
-    DeviceRevoked,
-    Malformed,
-    NotAuthenticated,
-    NotFound,
-    TooLarge,
-    UsageError,
-)
-from curbside.ids import DeviceId, UserId, encode_base64url
-from curbside.policy.access import Role, Subject, find_rule
+from curbside.errors import ConfigError, CurbsideError, DeviceRevoked, NotAuthenticated
+from curbside.ids import DeviceId, UserId
+from curbside.policy.access import Role, Subject
 from curbside.policy.validator import OrganizationValidator
 from curbside.server.audit_service import AuditService, AuditSettings
 from curbside.server.blobs import BlobService
@@ -53,70 +38,24 @@ from curbside.server.gateway import Gateway, GatewayParts
 from curbside.server.groups import GroupCache
 from curbside.server.health import HealthService
 from curbside.server.identity import IdentityService
+from curbside.server.interface import ROUTES, ErrorAnswers, build_routes, check_routes
 from curbside.server.invites import InviteService
 from curbside.server.key_packages import KeyPackageService, KeyPackageVerifier
 from curbside.server.keys import ServerKeys, prepare_keys
 from curbside.server.logs import LogEvent, build_logger, find_code, find_place
 from curbside.server.metrics import Metrics
 from curbside.server.mls_groups import MlsGroups
-from curbside.server.problems import encode_problem
-from curbside.server.routes import (
-    audit,
-    blobs,
-    conversations,
-    devices,
-    health,
-    invites,
-    key_packages,
-    organization,
-    people,
-    signin,
-    signup,
-)
-from curbside.server.routes.authentication import provide_authenticated, provide_call, provide_subject
 from curbside.server.sessions import SessionService, SessionSettings
 from curbside.server.store.ports import Store
 from curbside.server.store.sqlite import open_sqlite_store
 from curbside.server.stream import PATH as STREAM_PATH
 from curbside.server.stream import StreamEndpoint, StreamParts
+from curbside.server.turned_away import TurnedAway
 from curbside.server.web import WebClient
 from curbside.wire import limits as sizes
 
 DRAIN_SECONDS: Final = 5.0
 SWEEP_SECONDS: Final = 5.0
-OPENAPI_PATH: Final = "/v1/openapi.json"
-AnyRequest = Request[Any, Any, Any]
-ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
-    audit.get_checkpoint,
-    audit.list_audit_events,
-    audit.export_audit,
-    blobs.create_blob,
-    blobs.append_blob,
-    blobs.get_blob_offset,
-    blobs.get_blob,
-    conversations.list_conversations,
-    conversations.get_conversation,
-    conversations.create_conversation,
-    conversations.append_commit,
-    devices.list_devices,
-    devices.revoke_device,
-    health.get_live,
-    health.get_ready,
-    invites.get_invite,
-    invites.create_invite,
-    key_packages.publish_key_packages,
-    key_packages.count_key_packages,
-    key_packages.claim_key_packages,
-    organization.get_organization,
-    people.list_people,
-    people.get_person,
-    signin.start_signin,
-    signin.finish_signin,
-    signin.end_session,
-    signup.start_signup,
-    signup.finish_signup,
-)
-"""All HTTP routes; the tables of docs and tests are made from here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +91,7 @@ class CurbsideApp:
         self._log = build_logger(config.log_level)
         self._metrics = Metrics()
         self._gateway = Gateway(GatewayParts(config, WebClient(config.static_folder), clock, self._metrics, self._log))
+        self._answers = ErrorAnswers(self._log, self._gateway.turned_away)
         self._exit = AsyncExitStack()
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -176,12 +116,12 @@ class CurbsideApp:
             self._exit.push_async_callback(store.close)
             keys = await prepare_keys(store, _read_authority(self.config))
             self.services = build_services(self.config, store, keys, self._clock, self._metrics, self._log)
-            self._gateway.routes = cast(
-                "Any", build_routes(self.config, self.services, self._clock, self._log, self._routes)
-            )
+            given = list_given(self.services, self.config, self._clock, self._gateway.turned_away)
+            self._gateway.routes = cast("Any", build_routes(self._routes, given, self._answers))
             self.services.delivery.start()
             await self.services.audit.check()
             await self.services.audit.record_lifecycle(EventName.APP_STARTED, curbside.__version__)
+            await self.services.audit.record_network(self.config.host, self.config.port, self.config.public_urls)
         except BaseException:
             await self._exit.aclose()
             raise
@@ -205,6 +145,7 @@ class CurbsideApp:
             self._sweeper.cancel()
             await asyncio.gather(self._sweeper, return_exceptions=True)
         await services.delivery.close()
+        await self._gateway.turned_away.write(services.store)
         await services.audit.record_lifecycle(EventName.APP_STOPPED, curbside.__version__)
         await services.audit.make_checkpoint()
         self.services, self._gateway.routes = None, None
@@ -236,6 +177,7 @@ class CurbsideApp:
                 await services.sessions.touch_all([each.subject.device_id for each in services.fanout.list_listeners()])
                 await services.identity.sweep()
                 await services.blobs.sweep()
+                await self._gateway.turned_away.write(services.store)
                 if await services.audit.is_due():
                     await services.audit.make_checkpoint()
             except Exception as error:  # noqa: BLE001 - the next round may succeed; readiness tells what is wrong
@@ -248,23 +190,6 @@ def create_app(config: Config, clock: Clock | None = None, routes: Sequence[HTTP
     Raises: ConfigError, naming the route that lacks its rule; or what is wrong with the static folder.
     """
     return CurbsideApp(config, clock or SystemClock(), routes)
-
-
-def check_routes(routes: Sequence[HTTPRouteHandler]) -> None:
-    """Deny by default: every route names a rule that exists, and one that is not public takes the asker.
-
-    Raises: ConfigError naming the route.
-    """
-    if not routes:
-        raise ConfigError("the application has no routes")
-    for route in routes:
-        path = ", ".join(sorted(route.paths))
-        rule = find_rule(str(route.opt.get("rule", "")))
-        if rule is None:
-            raise ConfigError(f"route {path} names no access rule")
-        asks = {"subject", "authenticated"} & set(route.fn.__annotations__)
-        if not rule.public and not asks:
-            raise ConfigError(f"route {path} does not ask who calls, and its rule {rule.id} is not public")
 
 
 def open_store(config: Config) -> Store:
@@ -307,6 +232,25 @@ def build_services(
     )
 
 
+def list_given(services: Services, config: Config, clock: Clock, turned_away: TurnedAway) -> dict[str, object]:
+    """What the routes' handlers may name as a parameter."""
+    return {
+        "public_urls": config.public_urls,
+        "clock": clock,
+        "turned_away": turned_away,
+        "audit": services.audit,
+        "sessions": services.sessions,
+        "identity": services.identity,
+        "devices": services.devices,
+        "directory": services.directory,
+        "invites": services.invites,
+        "key_packages": services.key_packages,
+        "conversations": services.conversations,
+        "blobs": services.blobs,
+        "health": services.health,
+    }
+
+
 def build_session_settings(config: Config) -> SessionSettings:
     """How long sessions last."""
     return SessionSettings(config.sessions.max_seconds, config.sessions.idle_seconds)
@@ -329,91 +273,6 @@ def build_revocation(
         await service.propose_removal(device_id, Subject(user_id, device_id, Role.BOT))
 
     return end
-
-
-def build_routes(
-    config: Config, services: Services, clock: Clock, log: FilteringBoundLogger, routes: Sequence[HTTPRouteHandler]
-) -> Litestar:
-    """The HTTP routes under Litestar."""
-    answers = ErrorAnswers(log)
-    given: dict[str, Any] = {
-        "public_urls": config.public_urls,
-        "clock": clock,
-        "audit": services.audit,
-        "sessions": services.sessions,
-        "identity": services.identity,
-        "devices": services.devices,
-        "directory": services.directory,
-        "invites": services.invites,
-        "key_packages": services.key_packages,
-        "conversations": services.conversations,
-        "blobs": services.blobs,
-        "health": services.health,
-    }
-    dependencies: dict[str, Provide] = {
-        "authenticated": Provide(provide_authenticated),
-        "subject": Provide(provide_subject),
-        "call": Provide(provide_call),
-    }
-    for name, value in given.items():
-        dependencies[name] = Provide(_give(value), sync_to_thread=False)
-    return Litestar(
-        route_handlers=list(routes),
-        dependencies=dependencies,
-        exception_handlers={
-            CurbsideError: answers.answer_error,
-            HTTPException: answers.answer_http_error,
-            Exception: answers.answer_mistake,
-        },
-        openapi_config=OpenAPIConfig(
-            title="Curbside",
-            version=curbside.__version__,
-            description="An end-to-end encrypted messenger for clinicians and patients. See docs/protocol.md.",
-            path="/v1",
-            render_plugins=[JsonRenderPlugin(path="/openapi.json")],
-            use_handler_docstrings=True,
-        ),
-        request_max_body_size=sizes.BODY_BYTES,
-        logging_config=None,
-        debug=False,
-    )
-
-
-class ErrorAnswers:
-    """Errors as problems; what is our own fault also goes to the log, with its place and without its text."""
-
-    def __init__(self, log: FilteringBoundLogger) -> None:
-        self._log = log
-
-    def answer_error(self, request: AnyRequest, error: CurbsideError) -> Response[bytes]:
-        """An error of ours."""
-        request_id = request.scope["state"].get("request_id") or encode_base64url(random_bytes(16))
-        if type(error).status >= 500:
-            self._log.error(LogEvent.REQUEST_FAILED, code=find_code(error), place=find_place(error), request=request_id)
-        status, headers, body = encode_problem(error, request_id)
-        return Response(body, status_code=status, headers=headers, media_type=headers["content-type"])
-
-    def answer_http_error(self, request: AnyRequest, error: HTTPException) -> Response[bytes]:
-        """What the framework refuses, in our words: nothing of the input is repeated."""
-        match error.status_code:
-            case 404:
-                return self.answer_error(request, NotFound())
-            case 413:
-                return self.answer_error(request, TooLarge(limit=sizes.BODY_BYTES))
-            case 405:
-                response = self.answer_error(request, Malformed("this method is not allowed here"))
-                response.status_code = 405
-                return response
-            case status if 400 <= status < 500:
-                return self.answer_error(request, Malformed("the request does not fit its schema"))
-            case _:
-                return self.answer_mistake(request, error)
-
-    def answer_mistake(self, request: AnyRequest, error: Exception) -> Response[bytes]:
-        """Anything else is our mistake; the answer says nothing."""
-        mistake = UsageError()
-        mistake.__cause__ = error
-        return self.answer_error(request, mistake)
 
 
 class Server(uvicorn.Server):
@@ -456,13 +315,6 @@ def build_server(config: Config, app: CurbsideApp | None = None) -> Server:
         ),
         app,
     )
-
-
-def _give(value: Any) -> Callable[[], Any]:
-    def give() -> Any:
-        return value
-
-    return give
 
 
 def _read_authority(config: Config) -> bytes:

@@ -7,6 +7,7 @@ line. Then the web client's files, or the routes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from curbside.server.logs import LogEvent, Method, find_code, find_place
 from curbside.server.metrics import Metrics
 from curbside.server.origins import find_address, find_header, find_origin, is_foreign
 from curbside.server.problems import encode_problem
+from curbside.server.turned_away import TurnedAway
 from curbside.server.web import WebClient
 from curbside.wire import limits as sizes
 
@@ -46,6 +48,7 @@ App = Callable[[Any, Any, Any], Awaitable[None]]
 API: Final = "/v1/"
 METRICS: Final = "/metrics"
 HEALTH: Final = "/v1/health/"
+DISCARDED_BYTES: Final = 16 * 1024 * 1024
 HANDLER_SECONDS: Final = 120.0
 _ATTEMPTS: Final = ("/v1/signin/", "/v1/signup/", "/v1/invites")
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1"})
@@ -73,6 +76,7 @@ class Gateway:
         self._requests = RateLimit(limits.requests_per_second, limits.requests_burst, clock)
         self._attempts = RateLimit(limits.attempts_per_second, limits.attempts_burst, clock)
         self._security = build_security_headers(parts.config.public_urls, parts.config.is_https)
+        self.turned_away = TurnedAway(clock)
         self.routes: App | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,9 +86,10 @@ class Gateway:
         failure: BaseException | None = None
         try:
             async with asyncio.timeout(HANDLER_SECONDS):
-                await self._answer(scope, self._limit_body(scope, receive), exchange)
+                await self._answer(scope, self._limit_body(receive, exchange), exchange)
         except CurbsideError as error:
             failure = error
+            self.turned_away.count(error)
             await exchange.send_problem(error)
         except TimeoutError as error:
             failure = error
@@ -112,7 +117,12 @@ class Gateway:
         if not path.startswith(HEALTH):
             find_origin(scope, config.public_urls)
         if path.startswith(API):
-            self._check_api(scope)
+            try:
+                self._check_api(scope)
+            except TooLarge:
+                exchange.must_close = True
+                await discard_body(receive, config.limits.idle_seconds)
+                raise
             if self.routes is None:
                 raise StoreUnavailable("the server starts")
             await self.routes(scope, receive, exchange.send)
@@ -135,7 +145,7 @@ class Gateway:
         if token is None:
             self._requests.take(address)
         else:  # a session has its own budget; tokens that are none are counted on the address, see _count
-            self._requests.take(address, 0)
+            self._requests.check(address)
             self._requests.take("token " + token)
 
     def _count(self, scope: Scope, exchange: _Exchange, failure: BaseException | None) -> None:
@@ -149,24 +159,42 @@ class Gateway:
     def _metrics(self) -> bytes:
         return self._parts.metrics.render()
 
-    def _limit_body(self, scope: Scope, receive: Receive) -> Receive:
-        """A body within its limit, each part of it in time; a peer that stalls counts as gone."""
-        seconds, held = self._parts.config.limits.idle_seconds, 0
+    def _limit_body(self, receive: Receive, exchange: _Exchange) -> Receive:
+        """A body within its limit, each part of it in time. Past either, the connection is of no more use."""
+        seconds = self._parts.config.limits.idle_seconds
+        held, is_whole = 0, False
 
         async def limited() -> Event:
-            nonlocal held
+            nonlocal held, is_whole
+            if is_whole:
+                return await receive()  # the disconnect, whenever it comes
             try:
-                event = await asyncio.wait_for(receive(), seconds) if not is_whole[0] else await receive()
+                event = await asyncio.wait_for(receive(), seconds)
             except TimeoutError:
-                return {"type": "http.disconnect"}
+                exchange.must_close = True
+                raise Malformed("the rest of the request did not come in time") from None
             held += len(event.get("body", b""))
-            is_whole[0] = not event.get("more_body", False)
+            is_whole = not event.get("more_body", False)
             if held > sizes.BODY_BYTES:
+                exchange.must_close = True
+                if not is_whole:
+                    await discard_body(receive, seconds)
                 raise TooLarge(limit=sizes.BODY_BYTES)
             return event
 
-        is_whole = [False]
         return limited
+
+
+async def discard_body(receive: Receive, seconds: float) -> None:
+    """Read on without keeping anything, within bounds: a peer that still sends would not hear the answer."""
+    left = DISCARDED_BYTES
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while left > 0:
+                event = await receive()
+                left -= len(event.get("body", b""))
+                if not event.get("more_body", False):
+                    return
 
 
 def find_token(scope: Scope) -> str | None:
@@ -183,6 +211,7 @@ class _Exchange:
     def __init__(self, request_id: str, send: Send, security: Headers, is_api: bool) -> None:
         self.request_id = request_id
         self.status = 0
+        self.must_close = False
         self._send = send
         self._security = security
         self._is_api = is_api
@@ -212,6 +241,8 @@ class _Exchange:
         kept = [(name, value) for name, value in headers if name.lower() not in own]
         if self._is_api and b"cache-control" not in {name.lower() for name, _ in kept}:
             kept.append(_NO_STORE)
+        if self.must_close:
+            kept.append((b"connection", b"close"))
         return [*kept, *self._security, (b"x-request-id", self.request_id.encode())]
 
 

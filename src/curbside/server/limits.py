@@ -31,12 +31,28 @@ class RateLimit:
 
         Raises: TooMany (retry_after, whole seconds).
         """
-        now = self._clock.now_ms()
-        left, since = self._buckets.pop(key, (self._burst, now))
-        left = min(self._burst, left + max(0, now - since) * self._rate / 1000)
+        left, now = self._refill(key)
         is_enough = left >= count
         self._buckets[key] = (left - count if is_enough else left, now)
-        if len(self._buckets) > KEYS:
-            self._buckets.popitem(last=False)
         if not is_enough:
-            raise TooMany(retry_after=max(1, math.ceil((count - left) / self._rate)))
+            raise self._refuse(count - left)
+
+    def check(self, key: str) -> None:
+        """Whether one could be spent; spends nothing.
+
+        Raises: TooMany (retry_after, whole seconds).
+        """
+        left, now = self._refill(key)
+        self._buckets[key] = (left, now)
+        if left < 1:
+            raise self._refuse(1 - left)
+
+    def _refill(self, key: str) -> tuple[float, int]:
+        now = self._clock.now_ms()
+        left, since = self._buckets.pop(key, (self._burst, now))
+        while len(self._buckets) >= KEYS:
+            self._buckets.popitem(last=False)
+        return min(self._burst, left + max(0, now - since) * self._rate / 1000), now
+
+    def _refuse(self, missing: float) -> TooMany:
+        return TooMany(retry_after=max(1, math.ceil(missing / self._rate)))

@@ -22,23 +22,23 @@ def hide_internal(error: CurbsideError) -> CurbsideError:
     return error
 
 
-def build_problem(error: CurbsideError, request_id: str) -> dict[str, Any]:
-    """The problem's members; an extension member never hides a standard one."""
+def build_problem(error: CurbsideError, request_id: str, status: int = 0) -> dict[str, Any]:
+    """The problem's members; an extension member never hides a standard one. status: in place of the class's own."""
     shown = hide_internal(error)
     kind = type(shown)
     return {
         **shown.members,
         "type": TYPE_PREFIX + kind.code,
         "title": kind.title,
-        "status": kind.status,
+        "status": status or kind.status,
         "detail": shown.detail,
         "next_step": kind.next_step,
         "instance": request_id,
     }
 
 
-def encode_problem(error: CurbsideError, request_id: str) -> tuple[int, dict[str, str], bytes]:
-    """(status, headers, body) of a problem."""
+def encode_problem(error: CurbsideError, request_id: str, status: int = 0) -> tuple[int, dict[str, str], bytes]:
+    """(status, headers, body) of a problem. status: in place of the class's own."""
     headers = {"content-type": MEDIA_TYPE}
     if isinstance(error, TooMany):
         headers["retry-after"] = str(error.members.get("retry_after", 1))
@@ -46,4 +46,5 @@ def encode_problem(error: CurbsideError, request_id: str) -> tuple[int, dict[str
         headers["retry-after"] = "2"
     if type(error).status == 401:
         headers["www-authenticate"] = 'DPoP algs="EdDSA"'
-    return type(error).status, headers, _encoder.encode(build_problem(error, request_id))
+    found = status or type(error).status
+    return found, headers, _encoder.encode(build_problem(error, request_id, found))

@@ -8,6 +8,7 @@ it stands, as after a Sync. Sends in flight are counted, and above the limit no 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -26,6 +27,7 @@ from curbside.errors import (
     StoreUnavailable,
     TooLarge,
     TooMany,
+    Unavailable,
 )
 from curbside.ids import encode_base64url
 from curbside.policy.access import Subject
@@ -198,7 +200,8 @@ class StreamEndpoint:
             if self._parts.clock.now() >= connection.expires_at:
                 raise NotAuthenticated
             frame = _decode(data)
-            await self._parts.sessions.touch(connection.subject.device_id)
+            with contextlib.suppress(Unavailable):  # a sign of life that cannot be written down is no reason to hang up
+                await self._parts.sessions.touch(connection.subject.device_id)
             match frame:
                 case Send():
                     self._take_send(connection, frame)

@@ -10,7 +10,7 @@ The application provides `public_urls`, `sessions` and `audit` (see `app`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from litestar import Request
@@ -24,7 +24,10 @@ from curbside.server.audit_service import AuditService
 from curbside.server.identity import ProvedCall
 from curbside.server.recording import About, Actor, Recorder
 from curbside.server.sessions import Authenticated, ProvedRequest, SessionService, parse_authorization
+from curbside.server.turned_away import TurnedAway
 
+MISSING: Final = "dpop.form"
+"""The check that a request without a proof fails."""
 AnyRequest = Request[Any, Any, Any]
 
 
@@ -40,18 +43,18 @@ async def provide_authenticated(
     sessions: NamedDependency[SessionService],
     audit: NamedDependency[AuditService],
     clock: NamedDependency[Clock],
+    turned_away: NamedDependency[TurnedAway],
 ) -> Authenticated:
     """Check session, proof and role.
 
     Raises: NotAuthenticated; PolicyDenied or NotFound when the route's rule has nothing for the role.
     """
-    proved = ProvedRequest(
-        method=request.method,
-        uri=build_uri(public_urls, request.headers.get("host", ""), request.url.path),
-        token=parse_authorization(request.headers.get("authorization", "")),
-        proof=_get_proof(request),
-    )
-    who = await sessions.authenticate(proved)
+    try:
+        who = await sessions.authenticate(_read_proved(request, public_urls))
+    except NotAuthenticated as error:
+        if error.members.get("check") in (None, MISSING):  # others are in the log, with the session's name
+            turned_away.count(error)
+        raise
     decision = decide_role(str(request.route_handler.opt.get("rule", "")), who.subject)
     if not decision.allow:
         about = About(EventName.ACCESS_DENIED, decision.rule)
@@ -74,9 +77,18 @@ async def provide_call(request: AnyRequest, public_urls: NamedDependency[tuple[s
     return ProvedCall(build_uri(public_urls, host, request.url.path), _get_proof(request))
 
 
+def _read_proved(request: AnyRequest, public_urls: Sequence[str]) -> ProvedRequest:
+    return ProvedRequest(
+        method=request.method,
+        uri=build_uri(public_urls, request.headers.get("host", ""), request.url.path),
+        token=parse_authorization(request.headers.get("authorization", "")),
+        proof=_get_proof(request),
+    )
+
+
 def _get_proof(request: AnyRequest) -> str:
     """RFC 9449 section 4.3: exactly one DPoP header."""
     proofs = request.headers.getall("dpop", [])
     if len(proofs) != 1:
-        raise NotAuthenticated(check="dpop.form")
+        raise NotAuthenticated(check=MISSING)
     return proofs[0]
