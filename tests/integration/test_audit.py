@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from running import Person, Running
 
@@ -17,7 +18,7 @@ from curbside.audit.merkle import build_consistency_proof, hash_leaf, verify_con
 from curbside.cli.audit import open_audit
 from curbside.errors import IntegrityError
 from curbside.server.app import create_app
-from curbside.server.audit_service import AuditService, Operator
+from curbside.server.audit_service import AuditService, Operator, parse_records
 from curbside.server.config import Audit
 from curbside.server.store.sqlite_open import open_connection
 
@@ -52,6 +53,7 @@ async def test_a_sign_up_and_a_search_are_in_the_log_with_who_and_why(running: R
     names = [event.name.value for event in running.events()]
     assert names == [
         "app.started",
+        "config.network",
         "invite.created",
         "invite.used",
         "user.created",
@@ -82,16 +84,16 @@ async def test_tampering_with_an_export_is_named(running: Running) -> None:
     officer = await Person.join(running, "Olga Orr", "privacy_officer")
     lines = await export_of(officer)
     pinned = key_of(running)
-    edited = [*lines[:4], lines[4].replace(b'"user.created"', b'"auth.logout"'), *lines[5:]]
+    edited = [*lines[:5], lines[5].replace(b'"user.created"', b'"auth.logout"'), *lines[6:]]
     cases = {
         "entry_changed": edited,
-        "entry_missing_or_moved": [*lines[:4], *lines[5:]],
-        "entry_repeated_or_moved": [*lines[:4], lines[3], *lines[4:]],
+        "entry_missing_or_moved": [*lines[:5], *lines[6:]],
+        "entry_repeated_or_moved": [*lines[:5], lines[4], *lines[5:]],
     }
     assert edited != lines
     for reason, changed in cases.items():
         report = verify_export(changed, pinned)
-        assert (report.ok, report.reason, report.bad_index) == (False, reason, 3)
+        assert (report.ok, report.reason, report.bad_index) == (False, reason, 4)
     report = verify_export(lines[:-2], pinned)
     assert (report.ok, report.reason, report.bad_index) == (False, "truncated", len(lines) - 3)
     await officer.close()
@@ -161,28 +163,28 @@ async def export_offline(running: Running) -> list[bytes]:
 
 async def test_a_row_that_was_changed_in_the_database_is_found(running: Running) -> None:
     await (await Person.join(running, "Olga Orr", "privacy_officer")).close()
-    pinned, third = key_of(running), running.events()[3].encode()
+    pinned, third = key_of(running), running.events()[4].encode()
     running.stop()
     forged = third.replace(b"user.created", b"auth.logout").hex()
-    change_database(running, f"UPDATE audit_events SET event = x'{forged}' WHERE sequence = 3")
+    change_database(running, f"UPDATE audit_events SET event = x'{forged}' WHERE sequence = 4")
     report = verify_export(await export_offline(running), pinned)
-    assert (report.ok, report.reason, report.bad_index) == (False, "entry_changed", 3)
+    assert (report.ok, report.reason, report.bad_index) == (False, "entry_changed", 4)
 
 
 async def test_a_row_that_was_changed_with_its_leaf_is_found_by_a_checkpoint(running: Running) -> None:
     await (await Person.join(running, "Olga Orr", "privacy_officer")).close()
-    pinned, forged = key_of(running), running.events()[3].encode().replace(b"user.created", b"auth.logout")
+    pinned, forged = key_of(running), running.events()[4].encode().replace(b"user.created", b"auth.logout")
     running.stop()
     kept = split_checkpoints((running.folder / "kept.checkpoints").read_bytes())
     forged_hex, leaf_hex = forged.hex(), hash_leaf(forged).hex()
     change_database(
-        running, f"UPDATE audit_events SET event = x'{forged_hex}', leaf_hash = x'{leaf_hex}' WHERE sequence = 3"
+        running, f"UPDATE audit_events SET event = x'{forged_hex}', leaf_hash = x'{leaf_hex}' WHERE sequence = 4"
     )
     report = verify_export(await export_offline(running), pinned, kept)
     assert (report.ok, report.reason) == (False, "root_differs")
     assert report.bad_index is not None
     assert report.bad_before is not None
-    assert report.bad_index <= 3 < report.bad_before
+    assert report.bad_index <= 4 < report.bad_before
 
 
 async def test_a_server_whose_log_lost_its_end_does_not_start(running: Running) -> None:
@@ -226,3 +228,32 @@ async def test_officers_page_through_events(running: Running) -> None:
     assert second["events"][0]["index"] == 2
     assert (await chief.get("/v1/audit/events?start=100000")).json() == {"events": [], "next": -1}
     await chief.close()
+
+
+async def test_strangers_are_counted_not_recorded_one_by_one(running: Running) -> None:
+    alice = await Person.join(running)
+    for _ in range(5):
+        await alice.problem("GET", "/v1/devices", proof=False)
+    await alice.problem("GET", "/v1/devices", headers={"authorization": "DPoP " + "x" * 43, "dpop": "x"}, proof=False)
+    for _ in range(3):
+        await alice.problem("POST", "/v1/signin/start", b"{", proof=False)
+    await alice.close()
+    running.stop()
+    async with open_audit(running.config) as service:
+        events = [event for _, event in parse_records(await service.read_events(0, 1000))]
+    counted: dict[tuple[str, str], int] = {}
+    for event in events:
+        if "count" in event.extra and not event.actor_user:
+            key = (event.name.value, event.reason)
+            counted[key] = counted.get(key, 0) + int(event.extra["count"])
+    assert counted == {("access.denied", "not_authenticated"): 6, ("input.rejected", "malformed"): 3}
+
+
+async def test_a_changed_address_is_recorded_once(running: Running) -> None:
+    running.stop()
+    running.start()
+    assert [event.name.value for event in running.events()].count("config.network") == 1
+    running.stop()
+    running.config = msgspec.structs.replace(running.config, host="localhost")
+    running.start()
+    assert [event.name.value for event in running.events()].count("config.network") == 2

@@ -74,13 +74,25 @@ def export(output: Path | None, folder: Path, config_file: Path | None, as_json:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Checkpoints that were kept elsewhere; the export must agree with each.",
 )
+@click.option("--record", is_flag=True, help="Leave an audit.verified event in the organisation's log.")
+@config_options
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def verify(file: Path, key_file: Path | None, checkpoints: Path | None, as_json: bool) -> int:
+def verify(
+    file: Path,
+    key_file: Path | None,
+    checkpoints: Path | None,
+    record: bool,
+    folder: Path,
+    config_file: Path | None,
+    as_json: bool,
+) -> int:
     """Verify an export. Needs no server. Ends with 3 when it does not verify, and names the first wrong entry."""
     pinned = parse_verifier_key(key_file.read_text("ascii", errors="replace")) if key_file else None
     kept = split_checkpoints(checkpoints.read_bytes()) if checkpoints else []
     with file.open("rb") as lines, progress_bar(lines, None, "Verifying", quiet=as_json) as shown:
         report = verify_export(shown, pinned, kept)
+    if record:
+        _with_service(read_config(folder, config_file), lambda service: service.record_verified(report))
     emit(msgspec.to_builtins(report), _describe(report), as_json=as_json)
     return ExitCode.OK if report.ok else ExitCode.NOT_VERIFIED
 

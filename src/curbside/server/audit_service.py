@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from curbside.audit.checkpoint import Checkpoint, VerifierKey, sign_checkpoint, verify_checkpoint
-from curbside.audit.events import AuditEvent, EventName, ObjectType, parse_event
-from curbside.audit.export import build_header, build_line
+from curbside.audit.events import AuditEvent, EventName, Extra, ObjectType, Outcome, parse_event
+from curbside.audit.export import Report, build_header, build_line
 from curbside.audit.merkle import Frontier
 from curbside.clock import Clock
+from curbside.crypto.kdf import compute_hash
 from curbside.errors import IntegrityError, InvalidMessage, StorageFull
 from curbside.policy.access import Subject
 from curbside.server.keys import ServerKeys
@@ -30,6 +31,7 @@ BATCH: Final = 1000
 EXPORTED_CHECKPOINTS: Final = 1000
 """Checkpoints in an export at most, evenly spread; each narrows where a rewritten entry lies."""
 _FRONTIER: Final = "audit.frontier"
+_NETWORK: Final = "audit.network"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,33 @@ class AuditService:
     async def record_lifecycle(self, name: EventName, version: str) -> None:
         """app.started, app.stopped."""
         await self.record(AuditEvent(name=name, at=self._clock.now_ms(), extra={"version": version}))
+
+    async def record_network(self, host: str, port: int, public_urls: Sequence[str]) -> None:
+        """config.network, when the server listens elsewhere than at its last start."""
+        print_now = compute_hash("sha256", " ".join((host, str(port), *public_urls)).encode())
+
+        def compare(tx: Change) -> None:
+            if tx.identity.find_setting(_NETWORK) == print_now:
+                return
+            tx.identity.put_setting(_NETWORK, print_now)
+            extra: dict[str, Extra] = {"port": port, "key_print": print_now.hex()[:32]}
+            tx.append_audit(AuditEvent(name=EventName.CONFIG_NETWORK, at=self._clock.now_ms(), extra=extra))
+
+        await self._store.write(compare)
+
+    async def record_verified(self, report: Report) -> None:
+        """audit.verified: somebody at the command line verified an export."""
+        extra: dict[str, Extra] = {"result": report.reason, "tree_size": report.checked}
+        await self.record(
+            AuditEvent(
+                name=EventName.AUDIT_VERIFIED,
+                at=self._clock.now_ms(),
+                actor_role=Operator().name,
+                object_type=ObjectType.LOG,
+                outcome=Outcome.OK if report.ok else Outcome.BROKEN,
+                extra=extra,
+            )
+        )
 
     async def check(self) -> None:
         """Whether the log is at least as long as its last checkpoint; looked at before the first new entry.

@@ -58,13 +58,6 @@ class Throttle:
         while len(self._tries) > KEYS_KEPT:
             self._tries.popitem(last=False)
 
-    def refund(self, key: tuple[str, ...]) -> None:
-        """The last try was no guess: take it back, and the delay that it caused."""
-        tries = self._tries.get(key)
-        if tries is not None:
-            tries.count = max(0, tries.count - 1)
-            tries.blocked_until = 0
-
     def clear(self, key: tuple[str, ...]) -> None:
         """The key proved itself: forget its tries."""
         self._tries.pop(key, None)
