@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from curbside.policy.access import ANY, RULES, Relation, Role, Rule
-from curbside.server.app import ROUTES, check_routes
+from curbside.server.interface import ROUTES, check_routes
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "roles.md"
 WORDS = {

@@ -19,7 +19,7 @@ from curbside.crypto.kdf import compute_hash
 from curbside.crypto.random import random_bytes
 from curbside.ids import encode_base64url, encode_id
 from curbside.policy.access import RULES, Relation, Role, Subject, decide_access
-from curbside.server.app import ROUTES
+from curbside.server.interface import ROUTES
 from curbside.wire import bodies
 
 ROUTE_IDS = {f"{min(route.http_methods)} {min(route.paths).replace(':str', '')}": route for route in ROUTES}
@@ -173,6 +173,7 @@ ENDS_THE_CALLER = {("DELETE /v1/session", OWN), ("DELETE /v1/devices/{device_id}
 PUBLIC: dict[str, tuple[str, msgspec.Struct | None, int]] = {
     "GET /v1/health/live": ("/v1/health/live", None, 200),
     "GET /v1/health/ready": ("/v1/health/ready", None, 200),
+    "GET /v1/openapi.json": ("/v1/openapi.json", None, 200),
     "GET /v1/organization": ("/v1/organization", None, 200),
     "GET /v1/invites/{invite_id}": (f"/v1/invites/{ABSENT}", None, 404),
     "POST /v1/invites": ("/v1/invites", bodies.NewInvite(ABSENT, "AAAA"), 400),
