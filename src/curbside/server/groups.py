@@ -21,7 +21,7 @@ from curbside.errors import (
     WrongGroup,
 )
 from curbside.ids import ConversationId, DeviceId, UserId, decode_id
-from curbside.mls.codec import Reader, u64, vector
+from curbside.mls.codec import Reader
 from curbside.server.store.ports import Store, View
 from curbside.wire import limits
 from curbside.wire.frames import Send
@@ -112,15 +112,12 @@ class SendView:
     epoch: int
     leaves: Mapping[DeviceId, int]
     waiting: tuple[str, ...]
-    prefix: bytes
-    """How every application message of this epoch begins, up to its authenticated data."""
 
 
 def build_view(conversation_id: ConversationId, group: FollowedGroup) -> SendView:
     """The view of a group's present epoch."""
-    prefix = _PRIVATE_MESSAGE + vector(group.group_id) + u64(group.epoch) + _APPLICATION
     leaves = {member.device_id: member.leaf for member in group.list_members()}
-    return SendView(conversation_id, group.epoch, leaves, tuple(group.list_waiting()), prefix)
+    return SendView(conversation_id, group.epoch, leaves, tuple(group.list_waiting()))
 
 
 def check_envelope(send: Send, group_id: bytes) -> None:
