@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from pathlib import Path
 
 import click
@@ -10,7 +11,7 @@ import click
 from curbside.cli.folder_options import config_options, read_config
 from curbside.cli.output import ExitCode, emit
 from curbside.errors import StoreUnavailable
-from curbside.server.app import CurbsideApp, build_server, create_app
+from curbside.server.app import CurbsideApp, Server, build_server, create_app
 from curbside.server.config import Config
 
 EXAMPLES = """\b
@@ -42,9 +43,11 @@ async def _check(app: CurbsideApp) -> None:
 
 
 async def _run(config: Config, app: CurbsideApp, as_json: bool) -> int:
-    """Serve until a signal; uvicorn answers the signals."""
+    """Serve until a signal. uvicorn answers signals, and raises them again at its end: there they mean nothing more."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _ignore)
     server = build_server(config, app)
-    serving = asyncio.create_task(server.serve(), name="server")
+    serving = asyncio.create_task(_serve(server), name="server")
     while not server.started and not serving.done():
         await asyncio.wait({serving}, timeout=0.05)
     if server.started:
@@ -53,5 +56,16 @@ async def _run(config: Config, app: CurbsideApp, as_json: bool) -> int:
         emit(where, f"Curbside runs. Open {url}\nStop it with Ctrl+C.", as_json=as_json)
     await serving
     if not server.started:
-        raise StoreUnavailable("the server could not start; the line above says why")
+        raise app.failure or StoreUnavailable(f"port {config.port} cannot be used; is another program on it?")
     return ExitCode.OK
+
+
+async def _serve(server: Server) -> None:
+    try:
+        await server.serve()
+    except SystemExit:  # uvicorn's way to say that it could not start; it is told as an error of ours
+        return
+
+
+def _ignore(number: int, frame: object) -> None:
+    """A signal that was answered."""

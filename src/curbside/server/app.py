@@ -86,6 +86,8 @@ class CurbsideApp:
         check_routes(routes)
         self.config = config
         self.services: Services | None = None
+        self.failure: CurbsideError | None = None
+        """Why it did not start."""
         self._clock = clock
         self._routes = tuple(routes)
         self._log = build_logger(config.log_level)
@@ -160,6 +162,7 @@ class CurbsideApp:
                 try:
                     await self.start()
                 except CurbsideError as error:
+                    self.failure = error
                     await send({"type": "lifespan.startup.failed", "message": f"{error.code}: {error.detail}"})
                     return
                 await send({"type": "lifespan.startup.complete"})
