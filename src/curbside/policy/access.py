@@ -8,13 +8,13 @@ exactly like absence.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from curbside.errors import CurbsideError, NotFound, PolicyDenied
+from curbside.errors import CurbsideError, NotFound, PolicyDenied, UsageError
 from curbside.ids import DeviceId, UserId
 from curbside.policy.decision import Decision, Duty
 
@@ -149,10 +149,17 @@ _RULES: Final = (
     Rule("R-audit-export", "Officers may export the audit log.", (Grant(OFFICERS),)),
 )
 
-RULES: Final[Mapping[str, Rule]] = MappingProxyType({rule.id: rule for rule in _RULES})
+
+def index_rules(rules: Sequence[Rule]) -> Mapping[str, Rule]:
+    """Rules by id. Raises: UsageError when an id is used twice."""
+    by_id = {rule.id: rule for rule in rules}
+    if len(by_id) != len(rules):
+        raise UsageError("an access rule's id is used twice")
+    return MappingProxyType(by_id)
+
+
+RULES: Final[Mapping[str, Rule]] = index_rules(_RULES)
 """All rules by id."""
-if len(RULES) != len(_RULES):
-    raise TypeError("an access rule's id is used twice")
 
 
 def find_rule(rule_id: str) -> Rule | None:

@@ -8,6 +8,8 @@ from curbside.audit.events import EventName, ObjectType
 from curbside.clock import Clock
 from curbside.errors import CurbsideError, NotFound, RuleBroken, TooLarge
 from curbside.ids import DeviceId, UserId, decode_base64url, decode_id, encode_base64url
+from curbside.mls.messages import parse_message
+from curbside.mls.nodes import KeyPackage
 from curbside.mls.public import verify_key_package
 from curbside.policy.access import Subject, check_access
 from curbside.policy.validator import OrganizationValidator
@@ -62,6 +64,7 @@ class KeyPackageService:
 
     def __init__(self, store: Store, clock: Clock, verifier: KeyPackageVerifier) -> None:
         self._store = store
+        self._clock = clock
         self._verifier = verifier
         self._recorder = Recorder(clock)
 
@@ -119,7 +122,7 @@ class KeyPackageService:
             for device in tx.identity.list_devices(target):
                 if device.revoked_at or device.device_id == subject.device_id:
                     continue
-                package = tx.identity.claim_key_package(device.device_id)
+                package = _claim_usable(tx, device.device_id, self._clock.now())
                 if package is not None:
                     claimed.append(bodies.ClaimedKeyPackage(device.device_id, encode_base64url(package)))
             done = About(about.name, about.rule, about.object_type, target, {"count": len(claimed)})
@@ -128,6 +131,23 @@ class KeyPackageService:
 
         devices = await self._store.write(take, self._recorder.refused(about, Actor.of(subject)))
         return bodies.ClaimedKeyPackages(target, devices)
+
+
+def _claim_usable(tx: Change, device_id: DeviceId, now: int) -> bytes | None:
+    """The next key package that has not run out; those that have are dropped on the way."""
+    former = None
+    while (package := tx.identity.claim_key_package(device_id)) is not None and package != former:
+        if now <= _read_end(package):
+            return package
+        former = package  # the last-resort one comes again and again; the second time ends the search
+    return None
+
+
+def _read_end(package: bytes) -> int:
+    """Until when a stored key package may be used, Unix seconds."""
+    message = parse_message(package)
+    lifetime = message.leaf.lifetime if isinstance(message, KeyPackage) else None
+    return lifetime.not_after if lifetime is not None else 0
 
 
 def get_chain(device: DeviceRecord, user: UserRecord) -> tuple[bytes, bytes, bytes]:

@@ -47,6 +47,8 @@ def test_what_was_encoded_is_read_back() -> None:
         name=EventName.ACCESS_DENIED, at=0, outcome=Outcome.REFUSED, reason="role", rule="R-audit-read"
     )
     assert parse_event(refused.encode()) == refused
+    signed_in = AuditEvent(name=EventName.LOGIN_OK, at=1, extra={"method": "opaque"})
+    assert parse_event(signed_in.encode()).extra == {"method": "opaque"}
 
 
 @pytest.mark.parametrize(

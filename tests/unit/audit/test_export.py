@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 
 import pytest
@@ -177,6 +178,16 @@ def test_a_changed_checkpoint_does_not_verify() -> None:
     for wrong in (b"", b"\xff", head(8) + b"x", head(8).replace(b"\n8\n", b"\n08\n"), head(8).replace(b"=\n", b"B\n")):
         with pytest.raises((Malformed, BadSignature)):
             verify_checkpoint(wrong, KEY)
+
+
+def test_a_checkpoint_whose_base64_has_another_spelling_is_malformed() -> None:
+    signature = head(8).decode().split(" ")[-1].strip()
+    short = base64.b64encode(base64.b64decode(signature)[:-1]).decode()
+    root = head(8).decode().split("\n")[2]
+    loose = root[:-2] + chr(ord(root[-2]) + 1) + "="
+    for old, new in ((signature, short), (signature, signature + "="), (root, loose)):
+        with pytest.raises(Malformed):
+            verify_checkpoint(head(8).replace(old.encode(), new.encode()), KEY)
 
 
 def test_verifier_key_reads_back_and_other_text_is_refused() -> None:

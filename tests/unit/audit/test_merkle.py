@@ -104,6 +104,8 @@ def test_proofs_for_what_is_not_there_are_refused() -> None:
     with pytest.raises(UsageError):
         build_consistency_proof(LEAVES, 0)
     with pytest.raises(IntegrityError):
+        verify_consistency(3, 4, compute_root(LEAVES[:3]), compute_root(LEAVES[:4]), [])
+    with pytest.raises(IntegrityError):
         verify_consistency(0, 1, EMPTY_ROOT, LEAVES[0], [])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from curbside.errors import NotFound, PolicyDenied
+from curbside.errors import NotFound, PolicyDenied, UsageError
 from curbside.ids import DeviceId, UserId
 from curbside.policy.access import (
     OFFICERS,
@@ -18,6 +18,7 @@ from curbside.policy.access import (
     decide_access,
     decide_role,
     find_rule,
+    index_rules,
 )
 from curbside.policy.decision import Decision, Duty
 
@@ -96,3 +97,15 @@ def test_a_hidden_refusal_looks_like_absence() -> None:
     with pytest.raises(NotFound):
         check_access("R-conversation-read", subject(Role.NURSE))
     assert check_access("R-conversation-read", subject(Role.NURSE), Relation.MEMBER).reason == "granted"
+
+
+@pytest.mark.parametrize("role", [None, *Role])
+def test_public_rules_open_to_everybody(role: Role | None) -> None:
+    who = None if role is None else subject(role)
+    assert decide_access("R-organization-read", who) == Decision(True, "R-organization-read", "public")
+    assert check_access("R-signin", who).allow
+
+
+def test_an_id_is_not_given_to_two_rules() -> None:
+    with pytest.raises(UsageError):
+        index_rules([*RULES.values(), RULES["R-health"]])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from enrolment import START, Hospital, Newcomer
+from enrolment import DAY, START, Hospital, Newcomer
 
 from curbside.audit.events import EventName
 from curbside.crypto.random import random_bytes
@@ -147,6 +147,18 @@ async def test_ones_own_device_and_revoked_devices_are_not_claimed(hospital: Hos
     assert (await hospital.key_packages.claim(subject, bob.user_id)).devices == []
     with pytest.raises(NotFound):
         await hospital.key_packages.claim(subject, encode_id(bytes(16)))
+
+
+async def test_key_packages_that_ran_out_are_not_handed_out(hospital: Hospital) -> None:
+    alice, bob = await hospital.join(), await hospital.join(name="Bob")
+    await hospital.key_packages.publish(
+        await hospital.subject(bob), bodies.KeyPackages([bob.key_package(START, seconds=40 * DAY)])
+    )
+    hospital.clock.advance(2 * DAY)
+    await hospital.sign_in(alice)
+    subject = await hospital.subject(alice)
+    assert len((await hospital.key_packages.claim(subject, bob.user_id)).devices) == 1
+    assert (await hospital.key_packages.claim(subject, bob.user_id)).devices == []
 
 
 async def test_a_device_publishes_only_key_packages_of_its_own(hospital: Hospital) -> None:
