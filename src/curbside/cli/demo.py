@@ -33,7 +33,9 @@ Examples:
   curbside demo --fresh
 """
 ORGANIZATION: Final = "Curbside Demo Hospital"
-BOT_NAME: Final = "Ward Robot"
+ROBOT_NAME: Final = "Robin (robot)"
+ROBOT_ROLE: Final = "nurse"
+"""A device in the role of a bot may not begin conversations; see docs/roles.md."""
 TITLE: Final = "Ward 4, night shift"
 INVITE_SECONDS: Final = 7 * 24 * 3600
 POLL_SECONDS: Final = 1.0
@@ -195,8 +197,8 @@ async def _robot(made: InitResult, config: Config) -> Device:
         return await Device.open(vault, secret.read_text("utf-8"))
     secret.touch(mode=0o600)
     secret.write_text(encode_base64url(random_bytes(24)), "utf-8")
-    invite = await _invite(made, config, "bot", 1)
-    return await Device.join(vault, invite.link, BOT_NAME, secret.read_text("utf-8"), label="Python")
+    invite = await _invite(made, config, ROBOT_ROLE, 1)
+    return await Device.join(vault, invite.link, ROBOT_NAME, secret.read_text("utf-8"), label="Python")
 
 
 async def _gather_people(device: Device, seats: Sequence[Seat], *, as_json: bool) -> None:

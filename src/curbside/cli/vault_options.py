@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import click
 
+from curbside.cli.folder_options import AnyCommand
 from curbside.client.device import Device
 from curbside.client.network import Internet
 from curbside.errors import NotFound, WrongPassphrase
@@ -19,7 +20,7 @@ PASSPHRASE_VARIABLE = "CURBSIDE_PASSPHRASE"  # noqa: S105  the name of a variabl
 VAULT_VARIABLE = "CURBSIDE_VAULT"
 
 
-def vault_option(command: Callable[..., None]) -> Callable[..., None]:
+def vault_option(command: AnyCommand) -> AnyCommand:
     """`--vault`, `--passphrase-file` and `--ca`."""
     command = click.option(
         "--ca",

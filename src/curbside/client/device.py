@@ -272,7 +272,10 @@ class Device:
         await self.connection.carry_out(self.engine.mark_read(ConversationId(conversation), self.clock.now_ms()))
 
     async def wait_until_sent(self, message_id: str, seconds: float = 30.0) -> Message:
-        """The message once the server has it. Raises: PeerUnavailable (still waiting), or why it was refused."""
+        """The message once the server has it.
+
+        Raises: PeerUnavailable (still waiting); why it was refused; why its conversation has stopped.
+        """
         queue = self._listen()
         try:
             async with asyncio.timeout(seconds):
@@ -282,6 +285,8 @@ class Device:
                         raise account.error_of_json(message.problem)
                     if message.sequence:
                         return message
+                    if alarm := self.vault.rows.get_conversation(message.conversation).alarm:
+                        raise account.error_of_json(alarm)
                     await queue.get()
         except TimeoutError as error:
             raise PeerUnavailable("the message waits; it goes out when the server can be reached") from error
@@ -347,6 +352,8 @@ class Device:
                 if attempt == COMMIT_TRIES - 1:
                     raise
             else:
+                effects = self.engine.repeat_title(ConversationId(conversation), self.clock.now_ms())
+                await self.connection.carry_out(effects)
                 return
 
     async def refresh_keys(self, conversation: str) -> None:

@@ -179,6 +179,15 @@ class Engine:
         with self._step():
             return self.groups.create(policy, title, now_ms // 1000)
 
+    def repeat_title(self, conversation: ConversationId, now_ms: int) -> list[Effect]:
+        """Tell those who came later what the conversation is called; a title is content, so no server can."""
+        with self._step():
+            title = self.vault.rows.get_conversation(conversation).title
+            if not title:
+                return []
+            self.outbox.write_quietly(conversation, content.conversation_title(title))
+            return self._release({conversation}, now_ms)
+
     def commit(self, conversation: ConversationId, request: CommitRequest, now_ms: int) -> list[Effect]:
         """Stage a commit and post it; nothing of it counts until its entry is in the log."""
         with self._step():

@@ -58,9 +58,12 @@ class Outbox:
         return message_id
 
     def write_report(self, conversation: ConversationId, statuses: Sequence[tuple[bytes, int]]) -> None:
-        """Put a delivery or read report into the outbox; it has no row of its own among the messages."""
-        encoded = content.encode(content.status_report(statuses))
-        self._vault.rows.add_outbox(encode_id(random_bytes(16)), conversation, encoded, report=True)
+        """Put a delivery or read report into the outbox."""
+        self.write_quietly(conversation, content.status_report(statuses))
+
+    def write_quietly(self, conversation: ConversationId, message: content.Message) -> None:
+        """Put something into the outbox that nobody wrote: it has no row of its own among the messages."""
+        self._vault.rows.add_outbox(encode_id(random_bytes(16)), conversation, content.encode(message), report=True)
 
     def rewrite(self, message_id: str, conversation: ConversationId, message: content.Message) -> None:
         """Replace the content of a message that has not been encrypted yet (its attachment has a place now)."""

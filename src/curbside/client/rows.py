@@ -247,6 +247,12 @@ class VaultRows:
         row = self._one(f"select {_MESSAGE} from message where id = ?", (message,))  # noqa: S608
         return None if row is None else MessageRow(*row)
 
+    def find_own_at(self, conversation: str, sequence: int, me: str) -> str | None:
+        """The id of the own message that the server stored under a sequence number."""
+        sql = "select id from message where conversation = ? and sequence = ? and sender = ?"
+        row = self._one(sql, (conversation, sequence, me))
+        return None if row is None else str(row[0])
+
     def find_message_by_mimi(self, conversation: str, mimi_id: bytes) -> MessageRow | None:
         """A message by the id that its content has."""
         row = self._one(

@@ -22,7 +22,7 @@ from curbside.client.rows import MessageRow
 from curbside.client.vault import Vault
 from curbside.errors import CurbsideError, Gone, InvalidMessage, NotFound, RuleBroken
 from curbside.ids import ConversationId, DeviceId, UserId, encode_id
-from curbside.mls.group import Application, CommitReceived
+from curbside.mls.group import Application, CommitReceived, ProposalReceived
 from curbside.wire import content, frames
 
 REPORTING_PEOPLE = 16
@@ -84,6 +84,7 @@ class Sync:
                 continue
             cursor = self._advance(conversation, row.cursor)
             if entry.sequence <= cursor:
+                effects += self._compare(conversation, entry)
                 continue
             if entry.sequence > cursor + 1:
                 stopped.add(conversation)
@@ -92,6 +93,7 @@ class Sync:
             try:
                 effects += self._apply(conversation, entry, now_ms, delivered)
             except CurbsideError as error:
+                self._groups.forget()  # what was refused may have moved a group in memory; the vault has it unmoved
                 effects += self._refuse(conversation, entry, error)
                 if entry.kind != frames.KIND_APPLICATION:
                     stopped.add(conversation)
@@ -101,6 +103,15 @@ class Sync:
             if len(self._groups.people(conversation)) <= REPORTING_PEOPLE:
                 self._outbox.write_report(conversation, [(i, content.Status.DELIVERED) for i in ids])
         return effects
+
+    def _compare(self, conversation: ConversationId, entry: frames.Entry) -> list[Effect]:
+        """A number that was passed comes again: harmless, unless the server gave it to an own message first."""
+        own = self._vault.rows.find_own_at(conversation, entry.sequence, self._me)
+        if own is None or own == encode_id(entry.message_id):
+            return []
+        error = RuleBroken("client.log.changed", "the server gave the same number to two messages")
+        self._vault.rows.save_alarm(conversation, problem_json(error))
+        return [Notice(conversation, error), Changed(conversation)]
 
     def _advance_past(self, conversation: str, sequence: int) -> None:
         self._vault.rows.save_cursor(conversation, sequence)
@@ -117,18 +128,20 @@ class Sync:
         if entry.kind == frames.KIND_APPLICATION and self._vault.rows.find_outbox(own) is not None:
             self._outbox.settle(own, entry.sequence, entry.received_at)
             return [Changed(conversation, own)]
-        known = self._vault.rows.find_message(own)
-        if known is not None and known.conversation == conversation:
-            return []
         if entry.kind == frames.KIND_COMMIT:
             return self._commit(conversation, entry, now_ms)
-        group = self._groups.get(conversation)
-        result = group.receive(entry.envelope, _taken_at(entry, now_ms))
-        self._groups.save(conversation)
+        known = self._vault.rows.find_message(own)
+        if entry.kind == frames.KIND_APPLICATION and known is not None and known.conversation == conversation:
+            return []
+        result = self._groups.get(conversation).receive(entry.envelope, _taken_at(entry, now_ms))
         if entry.kind == frames.KIND_PROPOSAL:
+            if not isinstance(result, ProposalReceived):
+                raise RuleBroken("client.entry.kind", "an entry that should be a proposal is not one")
+            self._groups.save(conversation)
             return [Changed(conversation)]
         if not isinstance(result, Application):
             raise RuleBroken("client.entry.kind", "a handshake came as an application message")
+        self._groups.save(conversation)  # the key is used up even if what was inside is refused below
         if result.aad != entry.message_id:
             raise RuleBroken("client.entry.message_id", "the message's id is not the one that was signed")
         return self._message(conversation, entry, result, now_ms, delivered)
@@ -168,6 +181,11 @@ class Sync:
         kind = content.kind(message)
         if kind == content.Kind.STATUS:
             return self._report(conversation, UserId(member.user_id), message, now_ms)
+        if kind == content.Kind.TITLE:
+            title = title_of(message)
+            if title == self._vault.rows.get_conversation(conversation).title:
+                return []
+            self._vault.rows.save_title(conversation, title)
         self._vault.rows.save_person(member.user_id, member.name, member.role, member.user_certificate)
         identifier = encode_id(entry.message_id)
         sender, device = UserId(member.user_id), DeviceId(member.device_id)
@@ -186,8 +204,6 @@ class Sync:
                 "",
             )
         )
-        if kind == content.Kind.TITLE:
-            self._vault.rows.save_title(conversation, title_of(message))
         if member.user_id != self._me:
             delivered.setdefault(conversation, []).append(mimi_id)
         return [Arrived(conversation, identifier)]

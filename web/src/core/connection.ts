@@ -179,9 +179,14 @@ export class Connection {
     const { engine, transport } = this.#parts;
     await this.#attempt(async () => {
       const { available } = await transport.call<KeyPackageCount>("GET", "/v1/key-packages");
-      if (available >= KEY_PACKAGES_REFILL_BELOW) return;
-      const made = await engine.makeKeyPackages(KEY_PACKAGES_KEPT - available, transport.now());
-      const body: KeyPackages = { key_packages: made.map(encodeBase64url), last_resort_key_package: null };
+      const wanted = available < KEY_PACKAGES_REFILL_BELOW ? KEY_PACKAGES_KEPT - available : 0;
+      const lastResort = await engine.renewLastResort(transport.now());
+      if (wanted === 0 && lastResort === undefined) return;
+      const made = await engine.makeKeyPackages(wanted, transport.now());
+      const body: KeyPackages = {
+        key_packages: made.map(encodeBase64url),
+        last_resort_key_package: lastResort === undefined ? null : encodeBase64url(lastResort),
+      };
       await transport.call("POST", "/v1/key-packages", body);
     });
     this.#refilling = false;

@@ -92,6 +92,7 @@ export class Conversations {
       const missing = [...new Set(userIds)].filter((userId) => !present.has(userId));
       return missing.length === 0 ? undefined : { add: await this.#claim(missing) };
     });
+    await this.#parts.connection.carryOut(await this.#parts.engine.repeatTitle(conversation));
   }
 
   /** Makes the change anew in each epoch until it is in the log. */

@@ -1,7 +1,8 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { CurbsideError } from "./errors";
-import { makeId } from "./ids";
+import { decodeBase64url, makeId } from "./ids";
 import { EnginePerson, Organization } from "./testing/people";
+import { text } from "./wire/content";
 import type { Entry } from "./wire/frames.generated";
 import { encodeGroupPolicy, makeDirectPolicy } from "./wire/group_policy";
 
@@ -93,7 +94,7 @@ describe("receiving", () => {
     expect(effects.some((effect) => effect.kind === "notice")).toBe(true);
     expect((await bob.views.conversation(id)).alarm).toMatchObject({ code: "rule_broken" });
     bob.effects = [];
-    await bob.engine.write(id, (await import("./wire/content")).text("to whom?"), Date.now());
+    await bob.engine.write(id, text("to whom?"), Date.now());
     bob.keep(await bob.engine.release(id));
     expect(bob.effects.filter((effect) => effect.kind === "send" && effect.frame.type === "send")).toEqual([]);
     expect(bob.vault.rows.cursors()).toEqual({});
@@ -125,7 +126,6 @@ describe("sending", () => {
     const before = await alice.write(id, "across the epoch");
     const renewal = await bob.engine.commit(id, {});
     if (renewal[0]?.kind !== "post-commit") throw new Error("no commit");
-    const { decodeBase64url } = await import("./ids");
     const commit: Entry = {
       conversation: id,
       sequence: 2,
@@ -145,6 +145,27 @@ describe("sending", () => {
     expect(again.entry.envelope).not.toEqual(before.entry.envelope);
     await bob.hear({ ...again.entry, sequence: 3 });
     expect(await bob.texts(id)).toEqual(["across the epoch"]);
+  });
+
+  it("keeps the order of what one person wrote when the epoch changes in between", async () => {
+    await alice.write(id, "first");
+    const renewal = await bob.engine.commit(id, {});
+    if (renewal[0]?.kind !== "post-commit") throw new Error("no commit");
+    const { request } = renewal[0];
+    const [messageId, envelope] = [decodeBase64url(request.message_id), decodeBase64url(request.commit)];
+    await alice.hear({ conversation: id, sequence: 2, kind: 1, messageId, receivedAt: 0, envelope });
+    alice.effects = [];
+    const { effects } = await alice.engine.write(id, text("second"), Date.now());
+    expect(effects.filter((effect) => effect.kind === "send")).toEqual([]);
+  });
+
+  it("renews the key package of last resort, and forgets those that nobody can use any more", async () => {
+    const now = Date.now();
+    expect(await alice.engine.renewLastResort(now)).toBeInstanceOf(Uint8Array);
+    expect(await alice.engine.renewLastResort(now + 1000)).toBeUndefined();
+    const later = now + 200 * 86_400_000;
+    expect(await alice.engine.renewLastResort(later)).toBeInstanceOf(Uint8Array);
+    expect(alice.vault.db.find("select count(*) as n from key_package")).toEqual({ n: 1 });
   });
 
   it("gives a message up only when the server will never take it, and tries again when asked", async () => {
@@ -178,7 +199,7 @@ describe("a step that fails", () => {
     const full = new CurbsideError("storage_full");
     const failing = bob.vault.transaction(() => Promise.reject(full));
     await expect(failing).rejects.toBe(full);
-    await expect(bob.engine.write(makeId(), (await import("./wire/content")).text("x"), 0)).rejects.toMatchObject({ code: "not_found" });
+    await expect(bob.engine.write(makeId(), text("x"), 0)).rejects.toMatchObject({ code: "not_found" });
     expect(bob.vault.rows.getConversation(id)).toEqual(before);
     await bob.hear(log[0]!);
     expect(await bob.texts(id)).toEqual(["one"]);

@@ -18,6 +18,10 @@ import type { Refused, ServerFrame, Stored, Sync as SyncFrame } from "./wire/fra
 
 const COMMIT_RETRY_SECONDS = 2;
 const HEALINGS = 5;
+const DAY_MS = 86_400_000;
+const LAST_RESORT_RENEWED_MS = 30 * DAY_MS;
+/** Beyond their life (mls/config.ts) and the time that a Welcome may be on its way. */
+const KEY_PACKAGES_FORGOTTEN_MS = 120 * DAY_MS;
 const REPORTED_AT_ONCE = 500;
 /** Entries applied in one transaction: few enough that a text being sent does not wait for a long catch-up. */
 const ENTRIES_PER_STEP = 32;
@@ -154,8 +158,17 @@ export class Engine {
   }
 
   /** More key packages, their private halves saved before they are handed out. */
-  makeKeyPackages(count: number, nowMs: number, lastResort = false): Promise<Uint8Array[]> {
-    return this.#step(() => this.groups.makeKeyPackages(count, nowMs, lastResort));
+  makeKeyPackages(count: number, nowMs: number): Promise<Uint8Array[]> {
+    return this.#step(() => this.groups.makeKeyPackages(count, nowMs));
+  }
+
+  /** A fresh key package of last resort when the present one gets old; those too old for anybody to use are forgotten. */
+  renewLastResort(nowMs: number): Promise<Uint8Array | undefined> {
+    return this.#step(async () => {
+      this.vault.rows.deleteKeyPackagesBefore(nowMs - KEY_PACKAGES_FORGOTTEN_MS);
+      if (this.vault.rows.newestLastResort() > nowMs - LAST_RESORT_RENEWED_MS) return undefined;
+      return (await this.groups.makeKeyPackages(1, nowMs, true))[0];
+    });
   }
 
   // --- wishes ---
@@ -247,6 +260,16 @@ export class Engine {
       const statuses = unread.map((row) => [row.mimi_id, content.Status.READ] as const);
       this.#outbox.writeReport(conversation, statuses.slice(-REPORTED_AT_ONCE));
       return [changed(conversation), ...(await this.#release([conversation]))];
+    });
+  }
+
+  /** Tells those who came later what the conversation is called; a title is content, so no server can. */
+  repeatTitle(conversation: string): Promise<Effect[]> {
+    return this.#step(async () => {
+      const { title } = this.vault.rows.getConversation(conversation);
+      if (title === "") return [];
+      this.#outbox.writeQuietly(conversation, content.conversationTitle(title));
+      return this.#release([conversation]);
     });
   }
 

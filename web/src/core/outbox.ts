@@ -79,9 +79,14 @@ export class Outbox {
     return id;
   }
 
-  /** A delivery or read report; it has no row of its own among the messages. */
+  /** A delivery or read report. */
   writeReport(conversation: string, statuses: Report): void {
-    this.#vault.rows.addOutbox(makeId(), conversation, encode(statusReport(statuses)), true);
+    this.writeQuietly(conversation, statusReport(statuses));
+  }
+
+  /** Something that nobody wrote; it has no row of its own among the messages. */
+  writeQuietly(conversation: string, message: Message): void {
+    this.#vault.rows.addOutbox(makeId(), conversation, encode(message), true);
   }
 
   /** Replaces the content of a message that was not encrypted yet (its attachment has a place now). */

@@ -227,6 +227,12 @@ export class Sync {
     const mimiId = await content.messageId(received.data, ...uris);
     const kind = content.kind(message);
     if (kind === "status") return this.#report(conversation, identity.userId, message, nowMs);
+    if (kind === "title") {
+      const title = content.findExtension(message, "title")?.title ?? "";
+      // Told again for those who came later.
+      if (title === this.#vault.rows.getConversation(conversation).title) return [];
+      this.#vault.rows.saveTitle(conversation, title);
+    }
     this.#savePeople([received.sender]);
     const id = encodeId(entry.messageId);
     this.#vault.rows.addMessage({
@@ -241,8 +247,6 @@ export class Sync {
       content: received.data,
       problem: "",
     });
-    const title = content.findExtension(message, "title");
-    if (kind === "title" && title !== undefined) this.#vault.rows.saveTitle(conversation, title.title);
     if (identity.userId !== this.#me.userId)
       delivered.set(conversation, [...(delivered.get(conversation) ?? []), mimiId]);
     return [{ kind: "arrived", conversation, message: id }];

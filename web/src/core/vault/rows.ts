@@ -126,6 +126,16 @@ export class VaultRows {
     this.#db.run("delete from key_package where reference = ? and last_resort = 0", reference);
   }
 
+  /** When the newest key package of last resort was made; 0 without one. */
+  newestLastResort(): number {
+    const sql = "select max(created_at) as at from key_package where last_resort = 1";
+    return this.#db.find<{ at: number | null }>(sql)?.at ?? 0;
+  }
+
+  deleteKeyPackagesBefore(nowMs: number): void {
+    this.#db.run("delete from key_package where created_at < ?", nowMs);
+  }
+
   // --- conversations ---
 
   /** A new conversation; a rejoined one keeps its messages and gets new state. */
