@@ -495,8 +495,9 @@ class Group:
     def _accept_handshake(
         self, signed: AuthenticatedContent, plan: Plan | None, now: int, psks: Mapping[bytes, SecretBytes]
     ) -> Received:
+        self._check_open()
         if signed.content.content_type == COMMIT:
-            return self._accept_commit(signed, now, psks)
+            return self._accept_commit(signed, plan, now, psks)
         return self._accept_proposal(signed, plan, now)
 
     def _accept_proposal(self, signed: AuthenticatedContent, plan: Plan | None, now: int) -> ProposalReceived:
@@ -515,9 +516,8 @@ class Group:
         return self._describe(ref, sent, content.aad)
 
     def _accept_commit(
-        self, signed: AuthenticatedContent, now: int, psks: Mapping[bytes, SecretBytes]
+        self, signed: AuthenticatedContent, plan: Plan | None, now: int, psks: Mapping[bytes, SecretBytes]
     ) -> CommitReceived:
-        self._check_open()
         epoch, state = self._epoch, self._state
         step = follow_commit(epoch.public, signed, state.pending, self._guard(now))
         leaf = step.applied.tree.find_leaf(step.applied.committer)
@@ -529,6 +529,8 @@ class Group:
             self._state = lifecycle.leave(self._state)
         else:
             fresh = enter_epoch(epoch, step, signed, self._psks(psks), state.own_updates)
+            if plan is not None:  # the key of the commit must not live on with the keys of late messages
+                epoch.tree.spend(plan)
             self._state = lifecycle.enter(state, fresh, now)
         return CommitReceived(step.diff, removed, step.context.epoch, sender, signed.content.aad, external=external)
 

@@ -163,13 +163,13 @@ class SecretTree:
         return twin
 
     def without_sender(self, leaf: int) -> SecretTree:
-        """The tree without the ratchets of one leaf (one's own, once the epoch is over)."""
+        """What an epoch that is over still needs: nothing of one leaf (one's own), and no handshake ratchets."""
         twin = self.copy()
         if (leaf, HANDSHAKE) not in twin._ratchets:
             dead, fresh, _ = twin._start(leaf)
             twin.spend(Plan(0, b"", b"", dead, fresh, {}))
-        for kind in (HANDSHAKE, APPLICATION):
-            twin._ratchets.pop((leaf, kind), None)
+        twin._ratchets.pop((leaf, APPLICATION), None)
+        twin._ratchets = {place: ratchet for place, ratchet in twin._ratchets.items() if place[1] != HANDSHAKE}
         return twin
 
     def skipped_count(self) -> int:

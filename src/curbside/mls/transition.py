@@ -128,8 +128,8 @@ def _check_member_list(sent: Sequence[SentProposal], committer: int) -> None:
     touched = []
     for item in sent:
         if isinstance(item.proposal, Update):
-            require(item.sender.index != committer, Check.COMMIT_OWN_UPDATE)
             require(item.by_reference, Check.COMMIT_UPDATE_BY_VALUE)
+            require(item.sender.index != committer, Check.COMMIT_OWN_UPDATE)
             touched.append(item.sender.index)
         elif isinstance(item.proposal, Remove):
             require(item.proposal.removed != committer, Check.COMMIT_OWN_REMOVE)

@@ -114,16 +114,18 @@ def open_path(
     return derive_upwards(tree, nodes, secret)
 
 
-def derive_upwards(tree: RatchetTree, nodes: list[int], secret: bytes) -> tuple[dict[int, bytes], bytes]:
+def derive_upwards(
+    tree: RatchetTree, nodes: list[int], secret: bytes, check: Check = Check.COMMIT_PATH_KEY_DERIVED
+) -> tuple[dict[int, bytes], bytes]:
     """Private keys of `nodes` from the path secret of the first, and the secret after the last.
 
-    Raises: RuleBroken when a key differs from the tree's.
+    Raises: RuleBroken, naming `check`, when a key differs from the tree's.
     """
     suite, private = tree.suite, {}
-    require(len(secret) == suite.hash_length, Check.COMMIT_PATH_KEY_DERIVED)
+    require(len(secret) == suite.hash_length, check)
     for node in nodes:
         private[node], public = node_key_pair(suite, secret)
         value = tree.nodes[node]
-        require(value is not None and value.encryption_key == public, Check.COMMIT_PATH_KEY_DERIVED)
+        require(value is not None and value.encryption_key == public, check)
         secret = next_path_secret(suite, secret)
     return private, secret

@@ -191,4 +191,4 @@ def _path_keys(public: PublicState, own: int, opened: OpenedWelcome) -> dict[int
     filtered = {node for node, _ in tree.filtered_path(signer)}
     nodes = [node for node in above if node in filtered]
     require(bool(nodes) and nodes[0] == ancestor, Check.WELCOME_PATH_SECRET)
-    return derive_upwards(tree, nodes, secret)[0]
+    return derive_upwards(tree, nodes, secret, Check.WELCOME_PATH_SECRET)[0]
