@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
@@ -52,7 +53,7 @@ def read_passphrase(passphrase_file: Path | None, *, new: bool = False) -> str:
         return passphrase_file.read_text("utf-8").rstrip("\r\n")
     if (given := os.environ.get(PASSPHRASE_VARIABLE)) is not None:
         return given
-    if not click.get_text_stream("stdin").isatty():
+    if not sys.stdin.isatty():
         raise WrongPassphrase(f"no passphrase: give --passphrase-file or set {PASSPHRASE_VARIABLE}")
     return str(click.prompt("Passphrase", hide_input=True, confirmation_prompt=new))
 

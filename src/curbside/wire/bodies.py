@@ -149,16 +149,16 @@ class ClaimedKeyPackages(msgspec.Struct, frozen=True):
 
 
 class NewConversation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """POST /v1/conversations. group_info: GroupInfo of epoch 0 with ratchet tree; its group_id is the conversation's id.
-    Repeating the same request is harmless."""
+    """POST /v1/conversations. group_info: GroupInfo of epoch 0 with ratchet tree, whose group_id is the conversation's
+    id. Repeating the same request is harmless."""
 
     conversation_id: str
     group_info: Base64
 
 
 class NewCommit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """POST /v1/conversations/{conversation_id}/commits. message_id: 16 bytes, the same on a retry. epoch: that the commit
-    ends. commit: PublicMessage. welcome: one Welcome for all devices the commit adds."""
+    """POST /v1/conversations/{conversation_id}/commits. message_id: 16 bytes, the same on a retry. epoch: that the
+    commit ends. commit: PublicMessage. welcome: one Welcome for all devices the commit adds."""
 
     message_id: Base64
     epoch: int
@@ -198,8 +198,8 @@ class NewBlob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BlobUpload(msgspec.Struct, frozen=True):
-    """The answer to POST /v1/blobs and to each PATCH /v1/blobs/{blob_id}. offset: bytes held. complete: all there and the
-    hash fits. The bytes of a PATCH begin at header `Upload-Offset`; another offset is answered with offset_conflict."""
+    """The answer to POST /v1/blobs and to each PATCH /v1/blobs/{blob_id}. offset: bytes held. complete: all there and
+    the hash fits. The bytes of a PATCH begin at header `Upload-Offset`; another offset is answered with offset_conflict."""
 
     blob_id: str
     offset: int

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
-from functools import cache
 from typing import Any, ClassVar, Final, TypeVar, cast
 
 from curbside.errors import Malformed
@@ -253,11 +252,17 @@ def _is_count(value: int) -> bool:
     return 0 <= value <= cbor.MAX_SAFE_INTEGER
 
 
-@cache
-def _shape(of: type[Clinical]) -> list[tuple[str, int, type, bool]]:
-    """(name, number, type, required) of each field; one with no default is required."""
+def _read_shape(of: type[Clinical]) -> list[tuple[str, int, type, bool]]:
     return [
         (item.name, number, kind, item.default is MISSING)
         for item in fields(of)
         for number, kind in cast("Mapping[int, type]", item.metadata).items()
     ]
+
+
+_SHAPES: Final = {known.KEY: _read_shape(known) for known in KNOWN}
+
+
+def _shape(of: type[Clinical]) -> list[tuple[str, int, type, bool]]:
+    """(name, number, type, required) of each field; one with no default is required."""
+    return _SHAPES[of.KEY]

@@ -45,7 +45,7 @@ const TITLES = /^(dr|prof|mr|mrs|ms|mx|sr|br)\.?$/i;
 
 /** One or two letters: first and last name, titles left out. */
 export function initials(name: string): string {
-  const words = name.split(/[\s-]+/).filter((word) => word && !TITLES.test(word));
+  const words = name.split(/[\s-]+/).filter((word) => /^\p{L}/u.test(word) && !TITLES.test(word));
   const letters = [words[0], words.length > 1 ? words.at(-1) : undefined].map((word) => [...(word ?? "")][0] ?? "");
   return letters.join("").toLocaleUpperCase() || "?";
 }

@@ -123,7 +123,7 @@ export interface ClaimedKeyPackages {
 }
 
 /**
- * POST /v1/conversations. group_info: GroupInfo of epoch 0 with ratchet tree; its group_id is the conversation's id.
+ * POST /v1/conversations. group_info: GroupInfo of epoch 0 with ratchet tree, whose group_id is the conversation's id.
  * Repeating the same request is harmless.
  */
 export interface NewConversation {
