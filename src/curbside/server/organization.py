@@ -188,7 +188,7 @@ def _wrap_id(certificate: str) -> str:
 
 def _build_config(request: InitRequest, result: InitResult) -> str:
     lines = [
-        "# Curbside's configuration. Settings that are not here have the safe default. Check it: curbside serve --check",
+        "# Curbside's configuration. Settings that are not here have the safe default. Check: curbside serve --check",
         f"data_folder = {_quote(result.data_folder)}",
         f"public_urls = [{_quote(request.url)}]",
         f"host = {_quote(request.host)}",
