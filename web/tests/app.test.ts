@@ -123,6 +123,30 @@ describe("a group with a device of the Python client", () => {
   }, MINUTE);
 });
 
+describe("a device that is removed", () => {
+  it("gets nothing that is written afterwards: the removal is committed before anything is sent", async () => {
+    const lost = PythonDevice.join(mkdtempSync(joinPath(folder, "lost-")), server.invite("nurse"), "Lou Lost");
+    const [louId, bobId] = [await alice.findPerson("Lou Lost"), await alice.findPerson("Bob Berger")];
+    const id = await alice.app.startConversation({ userIds: [bobId, louId], title: "Ward 9" });
+    await bob.eventually(async () => (await bob.app.conversations()).some((row) => row.id === id));
+    await alice.app.sendText(id, "all three read this");
+    lost.catchUp();
+    expect(lost.receive("Ward 9").map((message) => message.text)).toContain("all three read this");
+    lost.revokeItself();
+    await alice.app.sendText(id, "only two read this");
+    await bob.eventually(async () => (await bob.texts(id)).includes("only two read this"));
+    await alice.eventually(async () => (await alice.messages(id)).every((message) => message.sequence > 0));
+    for (const reader of [alice, bob]) {
+      const row = await reader.app.conversation(id);
+      expect(row.members.map((member) => member.name).sort()).toEqual(["Bob Berger", "Dr. Alice Adler"]);
+      expect(row.alarm).toBeUndefined();
+    }
+    const [removal, text] = (await bob.messages(id)).slice(-2);
+    expect(removal).toMatchObject({ kind: "note", text: "removed Lou Lost" });
+    expect(text!.sequence).toBeGreaterThan(removal!.sequence);
+  }, MINUTE);
+});
+
 describe("locking", () => {
   it("leaves nothing to read, and gives everything back to the passphrase alone", async () => {
     const id = await direct();

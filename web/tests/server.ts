@@ -133,6 +133,22 @@ export class PythonDevice {
     this.#run("conversations", "--start", userId, "--title", title);
   }
 
+  /** Removes this device from its account, as its owner would after losing it. */
+  revokeItself(): void {
+    const program = `
+import asyncio, sys
+from pathlib import Path
+from curbside.client import Device
+
+async def main():
+    async with await Device.open(Path(sys.argv[1]), Path(sys.argv[2]).read_text()) as device:
+        await device.connection.wait_caught_up()
+        await device.transport.call("DELETE", f"/v1/devices/{device.device_id}", type(None))
+
+asyncio.run(main())`;
+    execFileSync(python(), ["-c", program, this.#vault, this.#passphraseFile], { cwd: ROOT });
+  }
+
   #run(...args: string[]): string {
     return run(...args, "--vault", this.#vault, "--passphrase-file", this.#passphraseFile, "--json");
   }
