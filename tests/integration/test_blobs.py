@@ -201,6 +201,20 @@ async def test_a_full_disk_is_said_and_the_upload_goes_on_later(alice: Person) -
     assert (await put(alice, blob_id, 0, data)).json()["complete"] is True
 
 
+async def test_an_upload_that_could_not_be_joined_is_finished_later(running: Running, alice: Person) -> None:
+    group = await alice.begin()
+    data = random_bytes(PART + 200_000)
+    blob_id = await begin_upload(alice, group, data)
+    assert (await put(alice, blob_id, 0, data[:PART])).status_code == 200
+    with file_size_limit(1_100_000):  # room for each part, none for the whole
+        full = await put(alice, blob_id, PART, data[PART:])
+    assert code_of(full) == "storage_full"
+    head = await alice.request("HEAD", f"/v1/blobs/{blob_id}")
+    assert head.headers["upload-offset"] == str(PART)
+    assert (await put(alice, blob_id, PART, data[PART:])).json()["complete"] is True
+    assert (await alice.get(f"/v1/blobs/{blob_id}")).content == data
+
+
 async def test_an_upload_that_nobody_continues_is_removed(tmp_path: Path) -> None:
     clock = ManualClock(START)
     running = Running(tmp_path, clock).start()

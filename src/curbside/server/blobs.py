@@ -133,9 +133,12 @@ class BlobService:
                 raise TooLarge(limit=min(sizes.BLOB_CHUNK_BYTES, record.size - offset))
             await self._put(_part(record.blob_id, offset), data)
             held, expires_at = offset + len(data), self._clock.now() + self._limits.upload_seconds
-            await self._store.write(lambda tx: tx.blobs.set_blob_offset(record.blob_id, held, expires_at))
             if held == record.size:
+                # Its offset stands before this last part until the whole is there: a crash or a full disk in between
+                # leaves an upload that can be finished.
                 await self._complete(subject, record)
+            else:
+                await self._store.write(lambda tx: tx.blobs.set_blob_offset(record.blob_id, held, expires_at))
             return BlobUpload(record.blob_id, held, sizes.BLOB_CHUNK_BYTES, held == record.size)
 
     async def _complete(self, subject: Subject, record: BlobRecord) -> None:
