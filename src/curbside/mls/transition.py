@@ -184,11 +184,13 @@ def apply_proposals(
             check_proposal(state, item, guard)
     result = Applied(state.tree.copy(), state.context.extensions, sender.index, sent, psks=psks)
     _apply_in_order(result, state, sent)
-    require(result.tree.leaf_count <= guard.limits.max_leaves, Check.TREE_SIZE)
-    changed = [index for index, _ in result.added] + [i for i in result.updated if result.tree.find_leaf(i)]
-    check_members(result.tree, result.extensions, None if result.extensions != state.context.extensions else changed)
+    leaves = result.tree.leaf_count
     if external:
         result.committer = result.tree.free_leaf()
+        leaves *= 1 if result.committer < leaves else 2  # the tree grows for who joins
+    require(leaves <= guard.limits.max_leaves, Check.TREE_SIZE)
+    changed = [index for index, _ in result.added] + [i for i in result.updated if result.tree.find_leaf(i)]
+    check_members(result.tree, result.extensions, None if result.extensions != state.context.extensions else changed)
     return result
 
 
