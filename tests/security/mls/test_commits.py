@@ -10,7 +10,7 @@ import pytest
 
 from curbside.crypto import hpke
 from curbside.crypto.suites import get_suite
-from curbside.errors import BadSignature, DecryptionFailed, UntrustedDevice
+from curbside.errors import BadSignature, DecryptionFailed, Gone, Malformed, UntrustedDevice
 from curbside.mls.checks import Check
 from curbside.mls.group import CommitRequest, Group, JoinOptions
 from curbside.mls.messages import (
@@ -324,8 +324,32 @@ def test_external_commit_signed_by_somebody_else_or_not_at_all() -> None:
     team = make_team()
     _, commit = join_from_outside(team)
     team.refuse(replace_external(commit, new_leaf("eve"), team.bob), BadSignature)
+    _, commit = join_from_outside(team)
     parsed = parse_message(commit)
     assert isinstance(parsed, PublicMessage)
+    unsigned = PublicMessage(replace(parsed.authenticated, signature=b""))
+    team.refuse(encode_message(unsigned), BadSignature)
+
+
+def test_removed_member_does_nothing_more() -> None:
+    team = make_team()
+    gone = team.members.pop("carol")
+    commit = team.commit(team.mallory, CommitRequest(removes=(2,)))
+    received = gone.receive(commit, NOW)
+    assert isinstance(received, CommitReceived)
+    assert received.removed_me
+    message = team.mallory.encrypt(b"x")
+    for attempt in (
+        lambda: gone.receive(message, NOW),
+        lambda: gone.receive(commit, NOW),
+        lambda: gone.encrypt(b"still here"),
+        lambda: gone.stage_commit(CommitRequest(), NOW),
+        lambda: gone.propose_remove(0, NOW),
+        lambda: gone.group_info(),
+        lambda: gone.export("label", b"", 32),
+    ):
+        with refused(Gone, gone):
+            attempt()
 
 
 def test_external_commit_from_a_wrong_external_key() -> None:
@@ -335,6 +359,14 @@ def test_external_commit_from_a_wrong_external_key() -> None:
     _, commit = Group.join_external(team.carol.group_info(), leaf, TRUST, NOW)
     forged = replace_external(commit, leaf, team.bob, proposals=(ExternalInit(fresh_key()),))
     team.refuse(forged, BadSignature, public=False)
+    for none in (bytes(32), b"", b"k" * 31):
+        forged = replace_external(
+            Group.join_external(team.carol.group_info(), leaf, TRUST, NOW)[1],
+            leaf,
+            team.bob,
+            proposals=(ExternalInit(none),),
+        )
+        team.refuse(forged, Malformed, public=False)
 
 
 class SameName(UnsafeAcceptAll):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from curbside.errors import CurbsideError, InvalidMessage, TooLarge, UsageError
+from curbside.errors import CurbsideError, IntegrityError, InvalidMessage, TooLarge, UsageError
 from curbside.mls.codec import MAX_BYTES
 from curbside.mls.group import CommitRequest, Group, JoinOptions
 from curbside.mls.messages import parse_message
@@ -173,6 +173,26 @@ def test_garbage() -> None:
                 continue
     assert [team.bob.save(), team.public.save(), package.save()] == before
     team.go_on()
+
+
+def test_damaged_state() -> None:
+    """A saved state that is damaged is loaded as it is or refused as damaged; nothing else happens."""
+    team = make_team()
+    team.bob.stage_commit(CommitRequest(adds=(new_package("dave").public,)), NOW)
+    loads = [(team.bob.save(), lambda blob: Group.load(blob, TRUST)), (team.public.save(), load_public)]
+    for saved, load in loads:
+        refused = 0
+        for copy in damaged(saved):
+            try:
+                load(copy)
+            except IntegrityError:
+                refused += 1
+        assert refused > REGIONS / 3
+        assert load(saved).save() == saved
+
+
+def load_public(blob: bytes) -> PublicGroup:
+    return PublicGroup.load(blob, TRUST)
 
 
 def test_message_above_every_limit() -> None:

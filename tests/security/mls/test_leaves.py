@@ -9,7 +9,7 @@ import pytest
 
 from curbside.crypto import hpke
 from curbside.crypto.suites import get_suite
-from curbside.errors import BadSignature, CurbsideError, UntrustedDevice
+from curbside.errors import BadSignature, CurbsideError, Malformed, UntrustedDevice
 from curbside.mls.checks import Check
 from curbside.mls.extensions import RequiredCapabilities
 from curbside.mls.group import Group, JoinOptions, KeyPackageSecrets
@@ -316,6 +316,18 @@ def test_credential_types_that_not_all_support() -> None:
     members = make_team()
     only_basic = lambda leaf: replace(leaf, capabilities=Capabilities(credentials=(1,)))  # noqa: E731
     assert members.bob.receive(forge_commit(members.mallory, leaf=only_basic).message, NOW)
+
+
+def test_credential_of_an_unknown_type() -> None:
+    team = make_team()
+    package = new_package("dave")
+    honest = package.package.encode()
+    marked = Credential.basic(b"dave").encode()
+    assert honest.count(marked) == 1
+    unknown = honest.replace(marked, b"\x0a\x0a" + marked[2:])
+    spoilt = replace(package.package, raw=unknown)
+    team.refuse(forge_commit(team.mallory, items=[Add(spoilt)]).message, Malformed)
+    team.refuse_proposal(forge_proposal(team.mallory, Add(spoilt)), Malformed)
 
 
 # --- what the application says --------------------------------------------------------------------

@@ -199,6 +199,15 @@ def test_commit_that_makes_the_tree_too_large() -> None:
     team.refuse(staged.commit, Check.TREE_SIZE)
 
 
+@breaks(Check.TREE_SIZE)
+def test_outsider_who_makes_the_tree_too_large() -> None:
+    team = make_team("mallory", "bob", "carol", "dave", settings=with_limits(max_leaves=4))
+    _, commit = Group.join_external(team.carol.group_info(), new_leaf("erin"), TRUST, NOW, SETTINGS)
+    team.refuse(commit, Check.TREE_SIZE)
+    with refused(Check.TREE_SIZE, team.carol):
+        Group.join_external(team.carol.group_info(), new_leaf("erin"), TRUST, NOW, with_limits(max_leaves=4))
+
+
 @breaks(Check.TREE_PARENT_HASH)
 @pytest.mark.parametrize("field", ["encryption_key", "parent_hash"])
 def test_parent_that_nobody_vouches_for(field: str) -> None:
