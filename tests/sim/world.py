@@ -40,7 +40,11 @@ START = 1_790_000_000
 SETTLE_SECONDS = 60.0
 PASSPHRASE = "violet kettle marching 47 otters"
 UNBOUND = Limits(
-    **{f"{what}_{which}": 1_000_000 for what in ("sends", "requests", "attempts", "connects") for which in ("per_second", "burst")}
+    **{
+        f"{what}_{which}": 1_000_000
+        for what in ("sends", "requests", "attempts", "connects")
+        for which in ("per_second", "burst")
+    }
 )
 
 
@@ -364,7 +368,10 @@ class World:
         assert services is not None
         for conversation in self.conversations:
             record, members = await services.store.read(
-                lambda view, name=conversation: (view.delivery.find_conversation(name), view.delivery.list_members(name))
+                lambda view, name=conversation: (
+                    view.delivery.find_conversation(name),
+                    view.delivery.list_members(name),
+                )
             )
             for actor in self.actors.values():
                 row = actor.alive.vault.rows.find_conversation(conversation)
@@ -394,4 +401,3 @@ class World:
             assert len(epochs) == 1, f"the group is divided ({where})"
             alarms = [a.alive.vault.rows.get_conversation(conversation).alarm for a in self.actors.values()]
             assert not any(alarms), f"an alarm without an attack: {alarms} ({where})"
-

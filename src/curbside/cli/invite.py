@@ -64,12 +64,12 @@ def create_invite(authority: Issuer, origin: str, role: str, seconds: int, now: 
     return MadeInvite(link, deposit, user_id, role, now + seconds)
 
 
-async def upload_invites(origin: str, deposits: Sequence[bodies.NewInvite], verify: bool | str = True) -> None:
+async def upload_invites(origin: str, deposits: Sequence[bodies.NewInvite], trusted: str = "") -> None:
     """Deposit invites on the server; repeating is harmless.
 
     Raises: PeerUnavailable; what the server refuses with.
     """
-    transport = Transport(origin, generate_signature_key("ed25519"), SystemClock(), Internet(verify))
+    transport = Transport(origin, generate_signature_key("ed25519"), SystemClock(), Internet(trusted))
     try:
         for deposit in deposits:
             await transport.call("POST", "/v1/invites", bodies.Invite, deposit, proof=False)
@@ -127,10 +127,10 @@ def invite(  # noqa: PLR0913  one parameter per option
 ) -> None:
     """Make invites. Each link works once, for one new account, until it expires. Whoever has the link can use it."""
     origin = url.rstrip("/") if url else read_config(folder, config_file).public_urls[0]
-    verify = str(ca) if ca else True
+    trusted = str(ca) if ca else ""
     if upload is not None:
         deposits = _read_deposits(upload)
-        asyncio.run(upload_invites(origin, deposits, verify))
+        asyncio.run(upload_invites(origin, deposits, trusted))
         emit({"uploaded": len(deposits)}, f"{len(deposits)} invites are on the server.", as_json=as_json)
         return
     if role is None:
@@ -143,7 +143,7 @@ def invite(  # noqa: PLR0913  one parameter per option
         _write_deposits(offline, made)
     else:
         progress_line(f"Depositing at {origin}", quiet=as_json)
-        asyncio.run(upload_invites(origin, [each.deposit for each in made], verify))
+        asyncio.run(upload_invites(origin, [each.deposit for each in made], trusted))
     for each in made:
         emit(_as_json(each), _as_text(each, expires, with_code=not no_qr), as_json=as_json)
 

@@ -43,7 +43,7 @@ def join(
             name,
             passphrase,
             label=label,
-            network=Internet(str(ca) if ca else True),
+            network=Internet(str(ca) if ca else ""),
             progress=lambda text: progress_line(text, quiet=as_json),
         )
         result = {

@@ -65,7 +65,7 @@ def with_device(
     passphrase = read_passphrase(passphrase_file)
 
     async def run() -> T:
-        async with await Device.open(vault, passphrase, network=Internet(str(ca) if ca else True)) as device:
+        async with await Device.open(vault, passphrase, network=Internet(str(ca) if ca else "")) as device:
             return await work(device)
 
     return asyncio.run(run())

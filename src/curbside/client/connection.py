@@ -58,6 +58,7 @@ class Connection:
         self._uploading = asyncio.Lock()
         self._signed_in = asyncio.Event()
         self.caught_up = asyncio.Event()
+        self._syncs = 0
         self.ended_by: CurbsideError | None = None
 
     def start(self) -> None:
@@ -124,6 +125,7 @@ class Connection:
 
     async def _disconnected(self) -> None:
         self.caught_up.clear()
+        self._syncs = 0
         self._engine.disconnected()
         stream, self._stream = self._stream, None
         if stream is not None:
@@ -145,6 +147,9 @@ class Connection:
             match effect:
                 case SendFrame(frame):
                     await self._send(frame)
+                    if isinstance(frame, frames.Sync):
+                        self._syncs += 1
+                        self.caught_up.clear()
                 case PostCommit(conversation, request):
                     if conversation not in self._posting:
                         self._posting.add(conversation)
@@ -152,7 +157,9 @@ class Connection:
                 case Retry(conversation, seconds):
                     self._spawn(self._release_later(conversation, seconds))
                 case CaughtUp():
-                    self.caught_up.set()
+                    self._syncs -= 1
+                    if self._syncs <= 0:
+                        self.caught_up.set()
                     self.upload_soon()
                     self._spawn(self._refill_key_packages())
                 case Joined():
@@ -175,7 +182,7 @@ class Connection:
 
     async def follow(self, conversation: ConversationId) -> None:
         """Ask for the entries of a conversation that this device has just made."""
-        await self._send(self._engine.sync.frame(conversation))
+        await self.carry_out([SendFrame(self._engine.sync.frame(conversation))])
 
     async def _post_commit(self, conversation: ConversationId, request: bodies.NewCommit) -> None:
         error: CurbsideError | None = None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+import ssl
+from typing import Protocol
 
 import httpx
 import websockets.asyncio.client as websocket
@@ -42,19 +43,18 @@ class Network(Protocol):
 
 
 class Internet:
-    """The real network. verify: True for the system's certificates, a path to trust one more, as for httpx."""
+    """The real network. trusted: a certificate (PEM file) to trust besides the system's."""
 
-    def __init__(self, verify: bool | str = True) -> None:
-        self._verify = verify
+    def __init__(self, trusted: str = "") -> None:
+        self._context = ssl.create_default_context()
+        if trusted:
+            self._context.load_verify_locations(trusted)
 
     def open_http(self, origin: str) -> httpx.AsyncClient:
         timeout = httpx.Timeout(REQUEST_SECONDS, connect=CONNECT_SECONDS)
-        return httpx.AsyncClient(base_url=origin, timeout=timeout, verify=self._verify)
+        return httpx.AsyncClient(base_url=origin, timeout=timeout, verify=self._context)
 
     async def open_socket(self, url: str) -> Socket:
-        options: dict[str, Any] = {}
-        if url.startswith("wss") and self._verify is not True:
-            options["ssl"] = httpx.create_ssl_context(verify=self._verify)
         try:
             connection = await websocket.connect(
                 url,
@@ -62,7 +62,7 @@ class Internet:
                 compression=None,
                 open_timeout=CONNECT_SECONDS,
                 proxy=None,
-                **options,
+                ssl=self._context if url.startswith("wss:") else None,
             )
         except (OSError, TimeoutError, WebSocketException) as error:
             raise PeerUnavailable() from error

@@ -199,7 +199,8 @@ class NewBlob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class BlobUpload(msgspec.Struct, frozen=True):
     """The answer to POST /v1/blobs and to each PATCH /v1/blobs/{blob_id}. offset: bytes held. complete: all there and
-    the hash fits. The bytes of a PATCH begin at header `Upload-Offset`; another offset is answered with offset_conflict."""
+    the hash fits. The bytes of a PATCH begin at header `Upload-Offset`; another offset is answered with
+    offset_conflict."""
 
     blob_id: str
     offset: int

@@ -143,7 +143,8 @@ class Refused(msgspec.Struct, array_like=True, frozen=True, tag="refused"):
 
 class Closing(msgspec.Struct, array_like=True, frozen=True, tag="closing"):
     """The server ends the connection. code: a problem code (device_revoked, not_authenticated, malformed, too_large,
-    too_many) or "draining". retry_after: milliseconds to wait before connecting again; -1: do not."""
+    too_many, duplicate_request: another connection of this device took over) or "draining". retry_after: milliseconds
+    to wait before connecting again; -1: do not."""
 
     code: str
     detail: str

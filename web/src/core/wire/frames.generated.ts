@@ -126,7 +126,8 @@ export interface Refused {
 
 /**
  * The server ends the connection. code: a problem code (device_revoked, not_authenticated, malformed, too_large,
- * too_many) or "draining". retry_after: milliseconds to wait before connecting again; -1: do not.
+ * too_many, duplicate_request: another connection of this device took over) or "draining". retry_after: milliseconds to
+ * wait before connecting again; -1: do not.
  */
 export interface Closing {
   readonly type: "closing";

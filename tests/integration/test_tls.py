@@ -1,0 +1,66 @@
+"""TLS in the server's own process: a device that trusts the certificate talks, one that does not is told why."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from running import Running, free_port
+
+from curbside.cli.invite import create_invite, upload_invites
+from curbside.client.device import Device
+from curbside.client.network import Internet
+from curbside.errors import PeerUnavailable
+from curbside.server.config import Tls
+
+PASSPHRASE = "violet kettle marching 47 otters"
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Tls:
+    """A certificate for this machine, signed by itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(names, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem, private = tmp_path / "tls.pem", tmp_path / "tls.key"
+    pem.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    plain = serialization.NoEncryption()
+    private.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
+    return Tls(certificate=pem, key=private)
+
+
+async def test_devices_talk_over_tls(tmp_path: Path, certificate: Tls) -> None:
+    port = free_port()
+    origin = f"https://127.0.0.1:{port}"
+    running = Running(tmp_path, tls=certificate, port=port, public_urls=(origin,))
+    running.start()
+    try:
+        trusting = Internet(str(certificate.certificate))
+        invite = create_invite(running.authority, origin, "nurse", 3600, running.clock.now())
+        with pytest.raises(PeerUnavailable):
+            await upload_invites(origin, [invite.deposit])
+        await upload_invites(origin, [invite.deposit], str(certificate.certificate))
+        joined = await Device.join(tmp_path / "a.vault", invite.link, "Ada", PASSPHRASE, network=trusting)
+        async with joined as device:
+            await device.connection.wait_caught_up()
+            assert [person.name for person in await device.people()] == ["Ada"]
+    finally:
+        running.stop()
