@@ -93,7 +93,8 @@ class AsgiSocket:
         assert self._task is not None
         if self._coming is None:
             self._coming = asyncio.ensure_future(self._down.get())
-        await asyncio.wait({self._coming, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        both: set[asyncio.Future[Any]] = {self._coming, self._task}
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         if self._coming.done():
             coming, self._coming = self._coming, None
             return coming.result()
