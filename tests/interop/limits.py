@@ -43,10 +43,3 @@ CANNOT_EXPRESS: dict[Case, str] = {
     **{(name, MLS_RS, CURBSIDE): theirs for name, (_, theirs) in _WITH_MLS_RS.items() if theirs},
     **_WITH_TS_MLS,
 }
-
-# ts-mls takes a member for removed only if its leaf is blank afterwards, and never by an external commit.
-_NOT_TOLD = "No overlap between provided private keys and update path"
-PEER_DEFECTS: dict[Case, str] = {
-    ("leaf_filled_by_the_commit_that_removes", TS_MLS, CURBSIDE): _NOT_TOLD,
-    ("device_replaced_by_resync", TS_MLS, CURBSIDE): _NOT_TOLD,
-}

@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 import pytest
 
-from .driver import CURBSIDE, MLS_RS, TS_MLS, CannotExpress, Driver, Refused
-from .limits import CANNOT_EXPRESS, PEER_DEFECTS
+from .driver import CURBSIDE, MLS_RS, TS_MLS, CannotExpress, Driver
+from .limits import CANNOT_EXPRESS
 from .scenarios import SCENARIOS
 from .walk import Walk
 
 PAIRS = [(CURBSIDE, TS_MLS), (TS_MLS, CURBSIDE), (CURBSIDE, MLS_RS), (MLS_RS, CURBSIDE), (CURBSIDE, CURBSIDE)]
 CASES = [(name, *pair) for name in SCENARIOS for pair in PAIRS]
-WORKING = [case for case in CASES if case not in CANNOT_EXPRESS and case not in PEER_DEFECTS]
+WORKING = [case for case in CASES if case not in CANNOT_EXPRESS]
 STEPS = 60
 
 
@@ -31,15 +31,6 @@ def test_what_an_api_cannot_express(driver: Callable[[str], Driver], case: tuple
     assert str(missing.value) == CANNOT_EXPRESS[case]
 
 
-@pytest.mark.parametrize("case", PEER_DEFECTS, ids="-".join)
-def test_where_a_peer_is_wrong(driver: Callable[[str], Driver], case: tuple[str, str, str]) -> None:
-    """Fails when the peer is repaired: then the entry goes."""
-    name, a, b = case
-    with pytest.raises((Refused, AssertionError)) as wrong:
-        SCENARIOS[name](driver(a), driver(b))
-    assert PEER_DEFECTS[case] in str(wrong.value)
-
-
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize(("a", "b"), PAIRS)
 def test_random_walk(driver: Callable[[str], Driver], a: str, b: str, seed: int) -> None:
@@ -52,7 +43,7 @@ def test_random_walk(driver: Callable[[str], Driver], a: str, b: str, seed: int)
 
 
 def test_the_tables_name_existing_cases_once_and_never_ours_alone() -> None:
-    listed = [*CANNOT_EXPRESS, *PEER_DEFECTS]
+    listed = list(CANNOT_EXPRESS)
     assert set(listed) <= set(CASES)
     assert len(set(listed)) == len(listed)
     assert not [case for case in listed if case[1] == case[2] == CURBSIDE]
