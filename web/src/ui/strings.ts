@@ -61,6 +61,8 @@ const en = {
     otherLink: "Use another link",
     failed: "You have not joined yet",
     linkFailed: "This link does not work",
+    linkDamaged: "A part of it is wrong or missing. Copy the whole line again; if that does not help, ask the person who invited you for a new one.",
+    linkElsewhere: (origin: string) => `It was made for ${origin}. Open it there.`,
   },
   unlock: {
     hello: (name: string) => `Welcome back, ${name}`,
