@@ -162,6 +162,10 @@ class BrowserPerson:
         """Wait for the list."""
         expect(self.navigation).to_be_visible(timeout=SECONDS * 1000)
 
+    def is_open(self) -> bool:
+        """Whether the vault is open, with the list or a conversation on the screen."""
+        return self.navigation.is_visible() or self.composer.is_visible()
+
     @property
     def navigation(self) -> Locator:
         """The list of conversations."""
@@ -184,6 +188,15 @@ class BrowserPerson:
         sheet.get_by_role("textbox", name="Name of the group").fill(title)
         sheet.get_by_role("button", name="Start group").click()
         self.wait_title(title)
+
+    def start_direct(self, name: str) -> None:
+        """New conversation with one person."""
+        self.go_to_list()
+        self.button("New conversation").last.click()
+        sheet = self.page.get_by_role("dialog", name="New conversation")
+        sheet.get_by_role("button", name=name, exact=False).first.click()
+        sheet.get_by_role("button", name="Start conversation").click()
+        self.wait_title(name)
 
     def open(self, title: str) -> None:
         """Open a conversation from the list."""

@@ -11,6 +11,10 @@ from typing import Any, TypeVar
 from serving import wait_until
 
 from curbside.client.device import Conversation, Device, Message
+from curbside.crypto import stream_aead
+from curbside.crypto.secret import SecretBytes
+from curbside.ids import ConversationId
+from curbside.wire import content
 
 T = TypeVar("T")
 WAIT = 60.0
@@ -99,3 +103,36 @@ class PythonPerson:
             return self.device.conversations()
 
         return self.call(look())
+
+    # --- what only a test does --------------------------------------------------------------------
+
+    def open_unchanged(self, message: Message) -> bytes:
+        """The bytes of a message's first attachment as its sender sealed them; an SDK's user gets them drawn anew."""
+        self.open_picture(message)
+        part = message.attachments[0].part
+        ciphertext = self.device.vault.rows.find_attachment(part.url.removeprefix(content.BLOB_SCHEME))
+        assert ciphertext is not None
+        return stream_aead.open_bytes(SecretBytes(part.key), part.size, ciphertext)
+
+    def content_of(self, message: Message) -> bytes:
+        """What was inside a message's encryption, as it came."""
+        row = self.device.vault.rows.find_message(message.id)
+        assert row is not None
+        return row.content
+
+    def send_disguised(self, title: str, data: bytes, caption: str) -> str:
+        """Send a file that says it is a picture, whatever it is: what a hostile device would do."""
+        key = stream_aead.make_key()
+        sealed = stream_aead.seal_bytes(key, data)
+        part = content.blob(
+            "", content_type="image/jpeg", size=len(data), key=key.reveal(), content_hash=stream_aead.hash_file(sealed)
+        )
+        message = content.photo(part, 640, 480, caption, content.SinglePart("image/jpeg", data[:2048]))
+        return self.call(self._upload(self.find(title).id, message, sealed))
+
+    async def _upload(self, conversation: ConversationId, message: content.Message, sealed: bytes) -> str:
+        device = self.device
+        message_id = device.engine.write_with_upload(conversation, message, sealed, device.clock.now_ms())
+        device.connection.upload_soon()
+        await device.wait_until_sent(message_id)
+        return message_id

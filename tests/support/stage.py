@@ -32,6 +32,7 @@ OF_CHROMIUM = {
     "https://optimizationguide-pa.googleapis.com",
     "https://android.clients.google.com",
     "https://www.google.com",
+    "https://redirector.gvt1.com",
 }
 
 
