@@ -1,0 +1,35 @@
+"""A server with a defect: it answers before the transaction is committed. The chaos test must notice.
+
+python hasty_server.py --folder FOLDER
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from curbside.cli.main import run
+from curbside.server.store import sqlite
+
+BETWEEN_SECONDS = 0.1
+
+
+def run_transaction_hastily(self: Any, group: Sequence[Any]) -> None:
+    """SqliteStore._run_transaction, with its last two lines the wrong way round."""
+    execute, events = self._connection.execute, self._change.events
+    execute("BEGIN IMMEDIATE")
+    for job in group:
+        self._run_job(job)
+    if events:
+        self._change.audit.append_events(events)
+        events.clear()
+    sqlite._tell(group)
+    time.sleep(BETWEEN_SECONDS)
+    execute("COMMIT")
+
+
+if __name__ == "__main__":
+    sqlite.SqliteStore._run_transaction = run_transaction_hastily  # type: ignore[method-assign]
+    sys.exit(run(["serve", *sys.argv[1:]]))

@@ -1,0 +1,109 @@
+"""A full disk, a database that another process holds: refused by name, nothing acknowledged is lost, it heals."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from load import Load
+from serving_process import SERVE, ServingProcess
+
+SMALL_DISK_MIB = 12
+BALLAST_MIB = 6
+CRAMPED = (str(Path(__file__).with_name("cramped_server.py")),)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path | None]:
+    """A file system with room for little; None where this process may not mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK_MIB}m,mode=700", "tmpfs", str(folder)]
+    mounted = os.geteuid() == 0 and subprocess.run(command, capture_output=True, check=False).returncode == 0
+    yield folder if mounted else None
+    if mounted:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+async def refusals(load: Load, code: str) -> None:
+    """Returns when every sender was refused with this code."""
+    async with asyncio.timeout(90):
+        while not all(any(r.code == code for r in sender.refusals) for sender in load.senders):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+async def fill_and_heal(server: ServingProcess, fill: Callable[[], object], make_room: Callable[[], object]) -> None:
+    """Send until the store is full, make room, go on to the end.
+
+    Nobody can read meanwhile: a reading that cannot be written into the audit log is refused.
+    """
+    load = await Load.begin(server)
+    running = load.start()
+    try:
+        await load.wait_for(50)
+        fill()
+        await refusals(load, "storage_full")
+        before = len(load.ledger.told)
+        make_room()
+        await load.wait_for(100)
+        assert await load.finish(running) == []
+        assert len(load.ledger.told) > before
+        assert {r.code for sender in load.senders for r in sender.refusals} == {"storage_full"}
+    finally:
+        await load.close(running)
+    assert server.stop() == 0
+    server.start()
+    assert server.stop() == 0
+    assert "verified" in server.verify_audit().lower()
+
+
+async def test_a_full_disk_refuses_by_name_and_heals(tmp_path: Path, small_disk: Path | None) -> None:
+    """A real full file system; without the right to mount one, SQLite's own bound on the size of a database."""
+    fill: Callable[[], object]
+    if small_disk is None:
+        server = ServingProcess(tmp_path / "ward", CRAMPED)
+        fill, make_room = (server.folder / "full").touch, (server.folder / "full").unlink
+    else:
+        server = ServingProcess(small_disk / "ward", SERVE)
+        ballast = small_disk / "ballast"
+        ballast.write_bytes(bytes(BALLAST_MIB << 20))
+        fill, make_room = small_disk.stat, ballast.unlink
+    server.start()
+    try:
+        await fill_and_heal(server, fill, make_room)
+    finally:
+        server.close()
+
+
+async def test_a_database_that_may_not_grow_refuses_by_name_and_heals(tmp_path: Path) -> None:
+    """The same where the engine itself says that it is full."""
+    server = ServingProcess(tmp_path / "ward", CRAMPED)
+    server.start()
+    try:
+        await fill_and_heal(server, (server.folder / "full").touch, (server.folder / "full").unlink)
+    finally:
+        server.close()
+
+
+async def test_a_database_that_another_process_holds(tmp_path: Path) -> None:
+    server = ServingProcess(tmp_path / "ward")
+    server.start()
+    load = await Load.begin(server)
+    running = load.start()
+    try:
+        await load.wait_for(20)
+        with server.locked_database():
+            await refusals(load, "store_unavailable")
+            told = len(load.ledger.told)
+            await asyncio.sleep(0.5)
+            assert len(load.ledger.told) == told, "something was acknowledged while nothing could be written"
+        await load.wait_for(50)
+        assert await load.finish(running) == []
+        assert {r.code for sender in load.senders for r in sender.refusals} == {"store_unavailable"}
+    finally:
+        await load.close(running)
+        server.close()
