@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from browser import BrowserPerson
-from PIL import Image
 from pictures import draw_picture
+from PIL import Image
 from playwright.sync_api import Playwright, expect
 from python_person import PythonPerson
 from serving import wait_until
