@@ -12,7 +12,6 @@ from curbside.client.effects import CaughtUp, Effect, Joined, Notice, PostCommit
 from curbside.client.engine import Engine
 from curbside.client.rows import UploadRow
 from curbside.client.transport import Stream, Transport
-from curbside.clock import Clock
 from curbside.crypto.kdf import compute_hash
 from curbside.crypto.random import random_bytes
 from curbside.crypto.secret import SecretBytes
@@ -42,13 +41,11 @@ class Connection:
         self,
         engine: Engine,
         transport: Transport,
-        clock: Clock,
         passphrase: SecretBytes,
         released: Callable[[list[Effect]], None],
     ) -> None:
         self._engine = engine
         self._transport = transport
-        self._clock = clock
         self._passphrase = passphrase
         self._released = released
         self._stream: Stream | None = None
@@ -136,7 +133,7 @@ class Connection:
         async for frame in stream:
             if isinstance(frame, frames.Closing):
                 raise account.error_of_closing(frame)
-            await self.carry_out(self._engine.received(frame, self._clock.now_ms()))
+            await self.carry_out(self._engine.received(frame, self._transport.now_ms()))
 
     # --- effects -----------------------------------------------------------------------------
 
@@ -192,18 +189,18 @@ class Connection:
             error = refused
         finally:
             self._posting.discard(conversation)
-        await self.carry_out(self._engine.commit_answered(conversation, error, self._clock.now_ms()))
+        await self.carry_out(self._engine.commit_answered(conversation, error, self._transport.now_ms()))
 
     async def _release_later(self, conversation: ConversationId, seconds: float) -> None:
         await asyncio.sleep(seconds)
-        await self.carry_out(self._engine.release(conversation, self._clock.now_ms()))
+        await self.carry_out(self._engine.release(conversation, self._transport.now_ms()))
 
     async def _refill_key_packages(self) -> None:
         try:
             count = await self._transport.call("GET", "/v1/key-packages", bodies.KeyPackageCount)
             missing = KEY_PACKAGES_KEPT - count.available
             if missing > KEY_PACKAGES_KEPT // 2:
-                made = self._engine.make_key_packages(missing, self._clock.now())
+                made = self._engine.make_key_packages(missing, self._transport.now())
                 body = bodies.KeyPackages([encode_base64url(package) for package in made])
                 await self._transport.call("POST", "/v1/key-packages", type(None), body)
         except CurbsideError as error:
@@ -246,7 +243,7 @@ class Connection:
                 offset = int(error.members["offset"])
         if offset < len(upload.ciphertext):
             raise PeerUnavailable("the upload does not make progress")
-        await self.carry_out(self._engine.upload_done(upload.conversation, upload.id, self._clock.now_ms()))
+        await self.carry_out(self._engine.upload_done(upload.conversation, upload.id, self._transport.now_ms()))
 
     async def _upload_from(self, blob_id: str, ciphertext: bytes, offset: int) -> int:
         while offset < len(ciphertext):

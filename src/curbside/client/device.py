@@ -97,7 +97,7 @@ class Device:
         self._groups = Groups(vault, identity.leaf, identity.validator)
         self.engine = Engine(vault, self._groups, self.user_id, self.device_id)
         self.transport = Transport(rows.get_setting("server"), identity.api_key, clock, network)
-        self.connection = Connection(self.engine, self.transport, clock, passphrase, self._released)
+        self.connection = Connection(self.engine, self.transport, passphrase, self._released)
         self._listeners: set[asyncio.Queue[Event]] = set()
         self._commits: dict[ConversationId, asyncio.Future[bool]] = {}
         self._refusals: dict[ConversationId, CurbsideError] = {}
@@ -223,7 +223,7 @@ class Device:
     def _verify_person(self, person: bodies.Person) -> None:
         verified = self._validator.verify_person(
             [decode_base64url(person.user_certificate), decode_base64url(person.enrolment_certificate)],
-            self.clock.now(),
+            self.transport.now(),
         )
         if (verified.user_id, verified.name, verified.role) != (person.user_id, person.name, person.role):
             raise UntrustedDevice(
@@ -256,23 +256,23 @@ class Device:
         thumbnail = content.SinglePart("image/jpeg", picture.thumbnail)
         message = content.photo(external, picture.width, picture.height, caption, thumbnail)
         target = ConversationId(conversation)
-        message_id = self.engine.write_with_upload(target, message, sealed, self.clock.now_ms())
+        message_id = self.engine.write_with_upload(target, message, sealed, self.transport.now_ms())
         self._released([Changed(target, message_id)])
         self.connection.upload_soon()
         return message_id
 
     async def _write(self, conversation: ConversationId, message: content.Message) -> str:
-        message_id, effects = self.engine.write(conversation, message, self.clock.now_ms())
+        message_id, effects = self.engine.write(conversation, message, self.transport.now_ms())
         await self.connection.carry_out(effects)
         return message_id
 
     async def retry(self, message_id: str) -> None:
         """Try a failed message again."""
-        await self.connection.carry_out(self.engine.retry(message_id, self.clock.now_ms()))
+        await self.connection.carry_out(self.engine.retry(message_id, self.transport.now_ms()))
 
     async def mark_read(self, conversation: str) -> None:
         """Tell the others that everything here was read."""
-        await self.connection.carry_out(self.engine.mark_read(ConversationId(conversation), self.clock.now_ms()))
+        await self.connection.carry_out(self.engine.mark_read(ConversationId(conversation), self.transport.now_ms()))
 
     async def wait_until_sent(self, message_id: str, seconds: float = 30.0) -> Message:
         """The message once the server has it.
@@ -314,7 +314,7 @@ class Device:
             if stream_aead.hash_file(ciphertext) != part.content_hash:
                 raise BlobCorrupt("the file is not the one that was sent")
             with self.vault.transaction() as rows:
-                rows.save_attachment(blob_id, ciphertext, self.clock.now_ms())
+                rows.save_attachment(blob_id, ciphertext, self.transport.now_ms())
         plain = await asyncio.to_thread(stream_aead.open_bytes, SecretBytes(part.key), part.size, ciphertext)
         if part.content_type.startswith("image/"):
             try:
@@ -336,7 +336,7 @@ class Device:
             return existing
         packages = await self._claim([*others, self.user_id])
         policy = make_direct_policy(self.user_id, UserId(others[0])) if direct else make_group_policy(self.user_id)
-        request = self.engine.create(policy, title, self.clock.now_ms())
+        request = self.engine.create(policy, title, self.transport.now_ms())
         conversation = ConversationId(request.conversation_id)
         await self._call("POST", "/v1/conversations", bodies.ConversationState, request)
         await self.connection.follow(conversation)
@@ -355,7 +355,7 @@ class Device:
                 if attempt == COMMIT_TRIES - 1:
                     raise
             else:
-                effects = self.engine.repeat_title(ConversationId(conversation), self.clock.now_ms())
+                effects = self.engine.repeat_title(ConversationId(conversation), self.transport.now_ms())
                 await self.connection.carry_out(effects)
                 return
 
@@ -397,7 +397,7 @@ class Device:
 
     def _identify_package(self, package: bytes) -> VerifiedDevice:
         """Whose key package it is, after all of its checks. Raises: UntrustedDevice, InvalidMessage errors."""
-        now = self.clock.now()
+        now = self.transport.now()
         info = verify_key_package(package, self._validator, now)
         return self._validator.verify_device(info.credential, info.signature_key, now)
 
@@ -407,7 +407,7 @@ class Device:
         self._refusals.pop(conversation, None)
         self._commits[conversation] = settled
         try:
-            effects = self.engine.commit(conversation, request, self.clock.now_ms())
+            effects = self.engine.commit(conversation, request, self.transport.now_ms())
             await self.connection.carry_out(effects)
             async with asyncio.timeout(COMMIT_SECONDS):
                 accepted = await settled

@@ -15,7 +15,15 @@ from curbside.client.outbox import HEALED_BY_SYNC, Outbox
 from curbside.client.sync import Sync, title_of
 from curbside.client.transport import error_of_problem
 from curbside.client.vault import Vault
-from curbside.errors import CurbsideError, Malformed, Unavailable
+from curbside.errors import (
+    AccessError,
+    CurbsideError,
+    EpochConflict,
+    IntegrityError,
+    InvalidMessage,
+    Malformed,
+    Unavailable,
+)
 from curbside.ids import ConversationId, DeviceId, UserId
 from curbside.mls.group import CommitRequest
 from curbside.wire import bodies, content, frames
@@ -39,7 +47,10 @@ class Engine:
             with self.vault.transaction():
                 yield
         except BaseException:
+            # What was made in memory is gone with the step: groups, and frames that will now not be sent.
             self.groups.forget()
+            self.outbox.connected()
+            self.sync.connected()
             raise
 
     # --- the connection ----------------------------------------------------------------------
@@ -100,7 +111,15 @@ class Engine:
     def _release(self, conversations: set[ConversationId], now_ms: int) -> list[Effect]:
         if not self._is_caught_up:
             return []
-        return [e for conversation in sorted(conversations) for e in self.outbox.release(conversation, now_ms)]
+        return [e for conversation in sorted(conversations) for e in self._release_one(conversation, now_ms)]
+
+    def _release_one(self, conversation: ConversationId, now_ms: int) -> list[Effect]:
+        """A group that cannot be read or committed to stops that conversation, not the others."""
+        try:
+            return self.outbox.release(conversation, now_ms)
+        except (InvalidMessage, IntegrityError, AccessError) as error:
+            self.groups.forget()
+            return [Notice(conversation, error)]
 
     def release(self, conversation: ConversationId, now_ms: int) -> list[Effect]:
         """Send what waits in a conversation, when the time for another try has come."""
@@ -122,7 +141,7 @@ class Engine:
         with self._step():
             message_id = self.outbox.write(conversation, message, now_ms)
             if content.kind(message) == content.Kind.TITLE:
-                self.vault.rows.save_title(conversation, title_of(message))
+                self.sync.take_title(conversation, title_of(message))
             return message_id, [Changed(conversation, message_id), *self._release({conversation}, now_ms)]
 
     def write_with_upload(
@@ -189,8 +208,13 @@ class Engine:
             return self._release({conversation}, now_ms)
 
     def commit(self, conversation: ConversationId, request: CommitRequest, now_ms: int) -> list[Effect]:
-        """Stage a commit and post it; nothing of it counts until its entry is in the log."""
+        """Stage a commit and post it; nothing of it counts until its entry is in the log.
+
+        Raises: EpochConflict while another one is on its way: were it forgotten, this device could not follow it.
+        """
         with self._step():
+            if self.groups.pending(conversation) is not None:
+                raise EpochConflict("another change is on its way")
             return [PostCommit(conversation, self.groups.stage(conversation, request, now_ms // 1000))]
 
     def commit_answered(self, conversation: ConversationId, error: CurbsideError | None, now_ms: int) -> list[Effect]:

@@ -11,12 +11,12 @@ import msgspec
 from curbside.client.rows import ConversationRow
 from curbside.client.vault import Vault
 from curbside.crypto.random import random_bytes
-from curbside.errors import NotFound
+from curbside.errors import NotFound, RuleBroken
 from curbside.ids import ConversationId, encode_base64url, encode_id
 from curbside.mls.group import CommitRequest, Group, GroupSettings, KeyPackageSecrets, OwnLeaf, make_key_package
 from curbside.mls.trust import Member as MlsMember
 from curbside.policy.chain import VerifiedDevice
-from curbside.policy.validator import OrganizationValidator
+from curbside.policy.validator import OrganizationValidator, read_policy
 from curbside.wire import bodies
 from curbside.wire.group_policy import GroupPolicy
 
@@ -87,11 +87,24 @@ class Groups:
         if encode_id(group.group_id) != conversation:
             raise NotFound("the Welcome is for another conversation")
         policy = self._validator.verify_group(group.extensions, group.members, group.suite)
+        self._verify_rejoin(conversation, group, policy)
         self._loaded[conversation] = group
         self._add_row(conversation, group, policy.kind, "", sequence, now)
         if group.used_key_package is not None:
             self._vault.rows.delete_key_package(group.used_key_package)
         return group
+
+    def _verify_rejoin(self, conversation: ConversationId, group: Group, policy: GroupPolicy) -> None:
+        """A conversation that we come back to is the one that we left, later: else another group could take its place
+        under its title and its messages. Raises: RuleBroken."""
+        row = self._vault.rows.find_conversation(conversation)
+        if row is None:
+            return
+        left = Group.load(row.mls, self._validator)
+        old = read_policy(left.extensions)
+        follows = group.epoch > left.epoch and policy.kind == old.kind and policy.version >= old.version
+        if not follows or (policy.kind == "direct" and policy != old):
+            raise RuleBroken("client.rejoin", "this is not the conversation that the device was removed from")
 
     def _add_row(
         self, conversation: ConversationId, group: Group, kind: str, title: str, cursor: int, now: int

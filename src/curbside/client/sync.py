@@ -7,6 +7,9 @@ follow a group that nobody vouches for.
 
 from __future__ import annotations
 
+import json
+import re
+
 from curbside.client.effects import (
     Arrived,
     Changed,
@@ -19,12 +22,25 @@ from curbside.client.effects import (
 from curbside.client.groups import Groups
 from curbside.client.outbox import Outbox, problem_json
 from curbside.client.rows import MessageRow
+from curbside.client.transport import SLOW_SECONDS
 from curbside.client.vault import Vault
-from curbside.errors import CurbsideError, Gone, InvalidMessage, NotFound, RuleBroken
+from curbside.errors import (
+    CurbsideError,
+    Gone,
+    InvalidMessage,
+    NotFound,
+    RuleBroken,
+    TooLarge,
+    Unavailable,
+    VaultError,
+)
 from curbside.ids import ConversationId, DeviceId, UserId, encode_id
 from curbside.mls.group import Application, CommitReceived, ProposalReceived
 from curbside.wire import content, frames
 
+TITLE_CHARS = 128
+_HIDDEN = re.compile("[ \u0000-\u001f\u007f-\u009f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
+"""Space, control, invisible and direction-changing characters, as in the names of certificates."""
 REPORTING_PEOPLE = 16
 """In larger conversations devices do not report delivery, only reading."""
 
@@ -107,11 +123,21 @@ class Sync:
     def _compare(self, conversation: ConversationId, entry: frames.Entry) -> list[Effect]:
         """A number that was passed comes again: harmless, unless the server gave it to an own message first."""
         own = self._vault.rows.find_own_at(conversation, entry.sequence, self._me)
-        if own is None or own == encode_id(entry.message_id):
+        if own is None or own == self._row_id(conversation, entry.message_id):
             return []
         error = RuleBroken("client.log.changed", "the server gave the same number to two messages")
         self._vault.rows.save_alarm(conversation, problem_json(error))
         return [Notice(conversation, error), Changed(conversation)]
+
+    def _row_id(self, conversation: ConversationId, message_id: bytes) -> str:
+        """Under which id the vault keeps an entry's message.
+
+        Message ids are chosen by senders: one that is taken by another conversation must not hide this message. No
+        sender can choose an id with a dot in it.
+        """
+        identifier = encode_id(message_id)
+        taken = self._vault.rows.find_message(identifier)
+        return identifier if taken is None or taken.conversation == conversation else f"{conversation}.{identifier}"
 
     def _advance_past(self, conversation: str, sequence: int) -> None:
         self._vault.rows.save_cursor(conversation, sequence)
@@ -125,13 +151,14 @@ class Sync:
         delivered: dict[ConversationId, list[bytes]],
     ) -> list[Effect]:
         own = encode_id(entry.message_id)
-        if entry.kind == frames.KIND_APPLICATION and self._vault.rows.find_outbox(own) is not None:
+        waiting = self._vault.rows.find_outbox(own)
+        if entry.kind == frames.KIND_APPLICATION and waiting is not None and waiting.conversation == conversation:
             self._outbox.settle(own, entry.sequence, entry.received_at)
             return [Changed(conversation, own)]
         if entry.kind == frames.KIND_COMMIT:
             return self._commit(conversation, entry, now_ms)
-        known = self._vault.rows.find_message(own)
-        if entry.kind == frames.KIND_APPLICATION and known is not None and known.conversation == conversation:
+        known = self._vault.rows.find_message(self._row_id(conversation, entry.message_id))
+        if entry.kind == frames.KIND_APPLICATION and known is not None:
             return []
         result = self._groups.get(conversation).receive(entry.envelope, _taken_at(entry, now_ms))
         if entry.kind == frames.KIND_PROPOSAL:
@@ -181,13 +208,10 @@ class Sync:
         kind = content.kind(message)
         if kind == content.Kind.STATUS:
             return self._report(conversation, UserId(member.user_id), message, now_ms)
-        if kind == content.Kind.TITLE:
-            title = title_of(message)
-            if title == self._vault.rows.get_conversation(conversation).title:
-                return []
-            self._vault.rows.save_title(conversation, title)
+        if kind == content.Kind.TITLE and not self.take_title(conversation, title_of(message)):
+            return []
         self._vault.rows.save_person(member.user_id, member.name, member.role, member.user_certificate)
-        identifier = encode_id(entry.message_id)
+        identifier = self._row_id(conversation, entry.message_id)
         sender, device = UserId(member.user_id), DeviceId(member.device_id)
         self._vault.rows.add_message(
             MessageRow(
@@ -207,6 +231,15 @@ class Sync:
         if member.user_id != self._me:
             delivered.setdefault(conversation, []).append(mimi_id)
         return [Arrived(conversation, identifier)]
+
+    def take_title(self, conversation: ConversationId, title: str) -> bool:
+        """Whether a title is news. A direct conversation has none: it is called by the other person's name, or a title
+        could pass it off as somebody else's."""
+        row = self._vault.rows.get_conversation(conversation)
+        if row.kind == "direct" or title == row.title:
+            return False
+        self._vault.rows.save_title(conversation, title)
+        return True
 
     def _report(
         self, conversation: ConversationId, user: UserId, message: content.Message, now_ms: int
@@ -228,12 +261,14 @@ class Sync:
         return effects
 
     def _refuse(self, conversation: ConversationId, entry: frames.Entry, error: CurbsideError) -> list[Effect]:
+        if isinstance(error, Unavailable | VaultError):
+            raise error  # our own trouble: the entry comes again
         if entry.kind != frames.KIND_APPLICATION:
             self._vault.rows.save_alarm(conversation, problem_json(error))
             return [Notice(conversation, error), Changed(conversation)]
-        if not isinstance(error, InvalidMessage | NotFound):
+        if not isinstance(error, InvalidMessage | NotFound | TooLarge):
             raise error
-        identifier = encode_id(entry.message_id)
+        identifier = self._row_id(conversation, entry.message_id)
         if self._vault.rows.find_message(identifier) is None:
             self._vault.rows.add_message(
                 MessageRow(
@@ -261,24 +296,32 @@ class Sync:
             if item.position <= self._vault.rows.queue_position():
                 continue
             conversation = ConversationId(item.conversation)
-            if item.kind == frames.QUEUE_WELCOME and self._vault.rows.find_conversation(conversation) is None:
+            if item.kind == frames.QUEUE_WELCOME and self._may_join(conversation):
                 try:
                     self._groups.join(conversation, item.payload, item.sequence, now_ms // 1000)
                     for person in self._groups.people(conversation).values():
                         self._vault.rows.save_person(person.user_id, person.name, person.role, person.user_certificate)
                     effects += [Joined(conversation), SendFrame(self.frame(conversation))]
-                except (InvalidMessage, NotFound) as error:
+                except (InvalidMessage, NotFound, TooLarge) as error:
                     effects.append(Notice(conversation, error))
             self._vault.rows.save_queue_position(item.position)
         return effects
 
+    def _may_join(self, conversation: ConversationId) -> bool:
+        """A conversation that we are in is not entered a second time; one that we were removed from may be."""
+        row = self._vault.rows.find_conversation(conversation)
+        return row is None or (row.alarm != "" and json.loads(row.alarm)["code"] == Gone.code)
+
 
 def _taken_at(entry: frames.Entry, now_ms: int) -> int:
-    """When the server took an entry, in seconds: a device that catches up late judges lifetimes as of then."""
-    return min(entry.received_at, now_ms) // 1000
+    """When the server took an entry, in seconds: a device that catches up late judges lifetimes as of then, and one
+    whose clock is slow does not refuse what is younger than its clock says."""
+    return min(entry.received_at, now_ms + SLOW_SECONDS * 1000) // 1000
 
 
 def title_of(message: content.Message) -> str:
-    """The title that a title message sets; "" when it has none."""
+    """The title that a title message sets, in one line without signs that cannot be seen; "" when it has none."""
     found = content.find_extension(message, content.Title)
-    return "" if found is None else found.title
+    if found is None:
+        return ""
+    return _HIDDEN.sub(" ", found.title[:TITLE_CHARS]).strip()

@@ -19,6 +19,8 @@ from curbside.errors import CurbsideError, Malformed, NotAuthenticated, PeerUnav
 from curbside.wire import bodies, frames
 
 T = TypeVar("T")
+SLOW_SECONDS = 24 * 3600
+"""How far a device's clock may be behind the server's without harm."""
 
 
 def _errors_by_code() -> dict[str, type[CurbsideError]]:
@@ -111,6 +113,17 @@ class Transport:
         htu = self.server + urlsplit(path).path
         proof = make_proof(self.api_key, ProofRequest(method, htu, self._now(), token or ""))
         return {"dpop": proof} | ({"authorization": f"DPoP {token}"} if token else {})
+
+    def now_ms(self) -> int:
+        """Unix milliseconds: this device's clock, put right when the server's is ahead, by a day at most.
+
+        A slow clock would refuse people who have just signed up; beyond a day the server's word is not taken.
+        """
+        return self._clock.now_ms() + min(max(self._skew, 0), SLOW_SECONDS) * 1000
+
+    def now(self) -> int:
+        """The same in seconds."""
+        return self.now_ms() // 1000
 
     def _now(self) -> int:
         return self._clock.now() + self._skew
