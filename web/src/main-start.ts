@@ -5,7 +5,8 @@ import App from "./App.svelte";
 import type { Client } from "./state/client";
 import { language } from "./ui/strings";
 
-/** Takes an invite out of the address at once, so that its secret stays neither on the screen nor in the history. */
+/** Takes an invite out of the address at once, so that its secret stays neither on the screen nor behind the back button.
+ *  The browser's list of visited pages has it nevertheless; once used, an invite opens nothing. */
 export function takeInvite(): string {
   if (!location.hash.startsWith("#/join/")) return "";
   const link = location.href;
