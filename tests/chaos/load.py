@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -88,9 +89,20 @@ class Sender:
                     self.ledger.sent(message_id)
                     await self._send(wire, message_id)
                 await self._take(wire, await wire.receive())
+        except ConnectionClosed:
+            await self._read_rest(wire)
+            raise
         finally:
             self.person.wires.remove(wire)
             await wire.close()
+
+    async def _read_rest(self, wire: Wire) -> None:
+        """What had arrived before the connection was found to be closed."""
+        with contextlib.suppress(*GONE):
+            while True:
+                frame = await wire.receive()
+                if isinstance(frame, frames.Closing):
+                    self.closings.append(frame)
 
     async def _send(self, wire: Wire, message_id: bytes) -> None:
         self._request += 1

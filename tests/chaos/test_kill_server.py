@@ -16,6 +16,7 @@ from load import Load
 from serving_process import ServingProcess
 
 from curbside.client.device import Device
+from curbside.wire import frames
 
 KILLS = int(os.environ.get("CURBSIDE_CHAOS_KILLS", "5"))
 SEED = int(os.environ.get("CURBSIDE_CHAOS_SEED", "1"))
@@ -126,17 +127,20 @@ async def test_a_server_that_answers_too_early_is_caught(tmp_path: Path) -> None
 
 
 async def test_a_stop_under_load_says_goodbye_and_loses_nothing(server: ServingProcess) -> None:
+    """Who listens hears why. A sender in full flow may find the connection gone before it has read the farewell (TCP
+    drops what is unread when the other side still has our bytes unread); it does the same as on a farewell: come back."""
     load = await Load.begin(server)
     running = load.start()
     try:
         await load.wait_for(100)
+        wire = await load.reader.connect()
         assert await asyncio.to_thread(server.stop) == 0
+        closing = await wire.receive(frames.Closing)
+        assert (closing.code, closing.retry_after > 0) == ("draining", True)
         await asyncio.to_thread(server.start)
         assert await load.faults(complete=False) == []
         assert await load.finish(running) == []
-        for sender in load.senders:
-            assert [closing.code for closing in sender.closings] == ["draining"]
-            assert sender.closings[0].retry_after > 0
+        assert {c.code for sender in load.senders for c in sender.closings} <= {"draining"}
     finally:
         await load.close(running)
     assert server.stop() == 0
