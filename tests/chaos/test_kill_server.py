@@ -128,7 +128,7 @@ async def test_a_server_that_answers_too_early_is_caught(tmp_path: Path) -> None
 
 async def test_a_stop_under_load_says_goodbye_and_loses_nothing(server: ServingProcess) -> None:
     """Who listens hears why. A sender in full flow may find the connection gone before it has read the farewell (TCP
-    drops what is unread when the other side still has our bytes unread); it does the same as on a farewell: come back."""
+    drops what is unread when the other side still has our bytes unread); it does as on a farewell: come back."""
     load = await Load.begin(server)
     running = load.start()
     try:
