@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import apsw
 
-from curbside.errors import NotFound
+from curbside.errors import IntegrityError, NotFound, StorageFull, StoreUnavailable, VaultLocked
 from curbside.ids import ConversationId, DeviceId, UserId
 
 
@@ -78,6 +79,21 @@ _MESSAGE = "row, id, mimi_id, conversation, sequence, sender, sender_device, at,
 _OUTBOX = "row, id, conversation, content, epoch, envelope, report, tries"
 
 
+@contextmanager
+def storage_errors() -> Iterator[None]:
+    """What SQLite says, as errors of ours. Raises: StorageFull, StoreUnavailable, IntegrityError, VaultLocked."""
+    try:
+        yield
+    except apsw.FullError as error:
+        raise StorageFull("this device has no room left") from error
+    except (apsw.NotADBError, apsw.CorruptError) as error:
+        raise IntegrityError("the vault file is damaged, or does not fit its key") from error
+    except apsw.ConnectionClosedError as error:
+        raise VaultLocked from error
+    except (apsw.BusyError, apsw.LockedError, apsw.IOError, apsw.CantOpenError, apsw.ReadOnlyError) as error:
+        raise StoreUnavailable("the vault cannot be written right now") from error
+
+
 class VaultRows:
     """Reads and writes rows on the vault's one connection; writes belong inside `Vault.transaction()`."""
 
@@ -89,15 +105,22 @@ class VaultRows:
         for _ in self._db.execute(sql):
             pass
 
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
     def _one(self, sql: str, values: tuple[Any, ...] = ()) -> tuple[Any, ...] | None:
-        return next(iter(self._db.execute(sql, values)), None)
+        with storage_errors():
+            return next(iter(self._db.execute(sql, values)), None)
 
     def _all(self, sql: str, values: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-        return iter(list(self._db.execute(sql, values)))
+        with storage_errors():
+            return iter(list(self._db.execute(sql, values)))
 
     def _run(self, sql: str, values: tuple[Any, ...]) -> int:
-        self._db.execute(sql, values)
-        return int(self._db.changes())
+        with storage_errors():
+            self._db.execute(sql, values)
+            return int(self._db.changes())
 
     # --- settings, secrets, certificates ---------------------------------------------------
 

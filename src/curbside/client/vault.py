@@ -20,11 +20,11 @@ from typing import Any
 
 import apsw
 
-from curbside.client.rows import VaultRows
+from curbside.client.rows import VaultRows, storage_errors
 from curbside.crypto.passphrase import WrapRecord, unwrap, wrap
 from curbside.crypto.random import random_bytes
 from curbside.crypto.secret import SecretBytes
-from curbside.errors import IntegrityError, NotFound, StorageFull, StoreUnavailable, VaultBusy, VaultLocked
+from curbside.errors import IntegrityError, NotFound, VaultBusy, VaultLocked
 from curbside.ids import encode_base64url
 
 SCHEMA_VERSION = 1
@@ -38,15 +38,15 @@ class Vault:
         self.path = path
         self._lock_file = lock_file
         self._depth = 0
-        self._db: apsw.Connection | None = apsw.Connection(str(path))
-        self._db.pragma("cipher", "chacha20")
-        self._db.pragma("key", f"raw:{key.reveal().hex()}")
-        self._db.pragma("journal_mode", "wal")
-        self._db.pragma("synchronous", 2)
-        self._db.pragma("foreign_keys", 1)
-        self._db.pragma("secure_delete", 1)
-        self._db.set_busy_timeout(2000)
-        self.rows = VaultRows(self._db)
+        self._db: apsw.Connection | None
+        with storage_errors():
+            db = self._db = apsw.Connection(str(path))
+            try:
+                _prepare(db, key)
+            except BaseException:
+                db.close()
+                raise
+        self.rows = VaultRows(db)
 
     @classmethod
     def create(cls, path: Path, passphrase: str) -> Vault:
@@ -86,11 +86,8 @@ class Vault:
         try:
             vault_id, wraps = _read_wraps(path)
             vault = cls(path, unwrap(wraps[0], passphrase, vault_id), lock_file)
-            try:
-                version = vault.rows.find_setting("schema")
-            except apsw.NotADBError as error:
-                raise IntegrityError("the vault file does not fit its key") from error
-            if version != str(SCHEMA_VERSION):
+            if vault.rows.find_setting("schema") != str(SCHEMA_VERSION):
+                vault.rows.close()
                 raise IntegrityError("the vault was made by another version of Curbside")
         except BaseException:
             os.close(lock_file)
@@ -101,19 +98,19 @@ class Vault:
     def transaction(self) -> Iterator[VaultRows]:
         """All or nothing: what is written inside is durable when the block ends, and absent when it raises.
 
-        Raises: StorageFull, StoreUnavailable, VaultLocked.
+        Raises: StorageFull, StoreUnavailable, VaultLocked; IntegrityError when the file is damaged.
         """
         if self._db is None:
             raise VaultLocked()
         if self._depth:
             yield self.rows
             return
-        with _storage_errors():
+        with storage_errors():
             self._db.execute("begin immediate")
         self._depth += 1
         try:
             yield self.rows
-            with _storage_errors():
+            with storage_errors():
                 self._db.execute("commit")
         except BaseException:
             if self._db is not None and self._db.in_transaction:
@@ -135,14 +132,14 @@ class Vault:
             os.close(self._lock_file)
 
 
-@contextmanager
-def _storage_errors() -> Iterator[None]:
-    try:
-        yield
-    except apsw.FullError as error:
-        raise StorageFull("this device has no room left") from error
-    except (apsw.BusyError, apsw.LockedError, apsw.IOError, apsw.CantOpenError, apsw.ReadOnlyError) as error:
-        raise StoreUnavailable("the vault cannot be written right now") from error
+def _prepare(db: apsw.Connection, key: SecretBytes) -> None:
+    db.pragma("cipher", "chacha20")
+    db.pragma("key", f"raw:{key.reveal().hex()}")
+    db.pragma("journal_mode", "wal")
+    db.pragma("synchronous", 2)
+    db.pragma("foreign_keys", 1)
+    db.pragma("secure_delete", 1)
+    db.set_busy_timeout(2000)
 
 
 def _wraps_path(path: Path) -> Path:
