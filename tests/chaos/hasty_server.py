@@ -25,7 +25,7 @@ def run_transaction_hastily(self: Any, group: Sequence[Any]) -> None:
     if events:
         self._change.audit.append_events(events)
         events.clear()
-    sqlite._tell(group)
+    sqlite.tell_callers(group)
     time.sleep(BETWEEN_SECONDS)
     execute("COMMIT")
 

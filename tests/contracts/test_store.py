@@ -12,6 +12,7 @@ from pathlib import Path
 import apsw
 import pytest
 import pytest_asyncio
+from postgres import database_of
 
 from curbside.audit.events import AuditEvent, EventName
 from curbside.audit.merkle import hash_leaf
@@ -30,6 +31,8 @@ from curbside.errors import (
 )
 from curbside.ids import BlobId, ConversationId, DeviceId, MessageId, UserId, encode_id
 from curbside.server.store.ports import Change, Store
+from curbside.server.store.postgres import open_postgres_store
+from curbside.server.store.postgres_open import PostgresSettings
 from curbside.server.store.records import BlobRecord, ConversationRecord, MemberRecord, NewEntry, NewQueueItem
 from curbside.server.store.sqlite import SqliteStore, open_sqlite_store
 from curbside.server.store.sqlite_open import list_migrations, open_connection, rotate_key
@@ -49,6 +52,7 @@ class Engine:
 ENGINES = {
     "sqlite": Engine(lambda folder: open_sqlite_store(str(folder / "store.db"), KEY, busy_ms=50), True),
     "sqlite-memory": Engine(lambda folder: open_sqlite_store(":memory:", KEY), False),
+    "postgres": Engine(lambda folder: open_postgres_store(PostgresSettings(database_of(folder)), KEY), True),
 }
 """Every store of the server; a new one joins here and passes all of this."""
 
@@ -379,7 +383,8 @@ asyncio.run(main())
 
 async def test_what_was_acknowledged_survives_a_process_that_dies(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
-    command = [sys.executable, "-c", _WRITE_AND_DIE, str(path), str(Path(__file__).parent)]
+    here = Path(__file__).parent
+    command = [sys.executable, "-c", _WRITE_AND_DIE, str(path), str(here), str(here.parent / "support")]
     died = await asyncio.to_thread(subprocess.run, command, stdout=subprocess.PIPE, check=False)
     assert died.returncode == -9
     store = open_sqlite_store(str(path), KEY)

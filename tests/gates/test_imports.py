@@ -50,6 +50,7 @@ SEEDS = [
     ("INV-03", "wire.seeded_pure", "curbside.clock"),
     ("INV-04", "server.seeded_sql", "apsw"),
     ("INV-04", "client.seeded_sql", "sqlite3"),
+    ("INV-04", "server.seeded_sql", "psycopg"),
 ]
 
 

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
 
 import apsw
@@ -21,6 +19,7 @@ import apsw
 from curbside.audit.events import AuditEvent
 from curbside.crypto.secret import SecretBytes
 from curbside.errors import CurbsideError, StoreUnavailable
+from curbside.server.store.group_commit import Job, WriteQueue, tell_callers
 from curbside.server.store.ports import Change, View
 from curbside.server.store.sqlite_audit import SqliteAudit
 from curbside.server.store.sqlite_blobs import SqliteBlobs
@@ -32,8 +31,6 @@ T = TypeVar("T")
 
 GROUP_CHANGES: Final = 256
 """Changes in one transaction; bounds how long the first of them waits."""
-WAITING_CHANGES: Final = 20_000
-"""Above this the store says it is busy instead of filling memory."""
 
 
 class SqliteChange:
@@ -50,17 +47,6 @@ class SqliteChange:
         self.events.append(event.encode())
 
 
-@dataclass(slots=True)
-class _Job:
-    """A change that waits. outcome: its result, or the error it raises."""
-
-    change: Callable[[Any], Any]
-    refusal: Callable[[CurbsideError], AuditEvent | None] | None
-    future: asyncio.Future[Any]
-    outcome: Any = None
-    failure: BaseException | None = None
-
-
 class _TransactionLostError(Exception):
     """The engine rolled the whole transaction back; __cause__ says why."""
 
@@ -73,9 +59,7 @@ class SqliteStore:
     ) -> None:
         self._connection = writing
         self._change = SqliteChange(writing)
-        self._waiting: deque[_Job] = deque()
-        self._wake = threading.Condition()
-        self._is_closed = False
+        self._queue = WriteQueue(GROUP_CHANGES)
         self._readers = _Readers(open_reader, readers) if open_reader is not None else None
         self._thread = threading.Thread(target=self._run_writer, name="store-writer", daemon=True)
         self._thread.start()
@@ -83,18 +67,14 @@ class SqliteStore:
     async def write(
         self, change: Callable[[Change], T], refusal: Callable[[CurbsideError], AuditEvent | None] | None = None
     ) -> T:
-        job = _Job(change, refusal, asyncio.get_running_loop().create_future())
-        with self._wake:
-            if self._is_closed or len(self._waiting) >= WAITING_CHANGES:
-                raise StoreUnavailable
-            self._waiting.append(job)
-            self._wake.notify()
+        job = Job(change, refusal, asyncio.get_running_loop().create_future())
+        self._queue.submit(job)
         return cast("T", await job.future)
 
     async def read(self, question: Callable[[View], T]) -> T:
         if self._readers is None:
             return await self.write(question)
-        if self._is_closed:
+        if self._queue.is_closed:
             raise StoreUnavailable
         return await self._readers.ask(question)
 
@@ -102,9 +82,7 @@ class SqliteStore:
         await self.write(lambda tx: tx.identity.put_setting("store.checked", b""))
 
     async def close(self) -> None:
-        with self._wake:
-            self._is_closed = True
-            self._wake.notify()
+        self._queue.close()
         await asyncio.to_thread(self._thread.join)
         if self._readers is not None:
             await asyncio.to_thread(self._readers.close)
@@ -113,17 +91,11 @@ class SqliteStore:
     # --- in the writer thread -----------------------------------------------------------------
 
     def _run_writer(self) -> None:
-        while True:
-            with self._wake:
-                while not self._waiting and not self._is_closed:
-                    self._wake.wait()
-                if not self._waiting:
-                    return
-                group = [self._waiting.popleft() for _ in range(min(len(self._waiting), GROUP_CHANGES))]
+        while group := self._queue.take():
             self._commit_group(group)
-            _tell(group)
+            tell_callers(group)
 
-    def _commit_group(self, group: Sequence[_Job]) -> None:
+    def _commit_group(self, group: Sequence[Job]) -> None:
         try:
             self._run_transaction(group)
         except (apsw.Error, _TransactionLostError) as error:
@@ -136,7 +108,7 @@ class SqliteStore:
             for job in group:
                 job.failure = _map_failure(cause)
 
-    def _run_transaction(self, group: Sequence[_Job]) -> None:
+    def _run_transaction(self, group: Sequence[Job]) -> None:
         run, events = self._connection.execute, self._change.events
         run("BEGIN IMMEDIATE")
         for job in group:
@@ -146,7 +118,7 @@ class SqliteStore:
             events.clear()
         run("COMMIT")
 
-    def _run_job(self, job: _Job) -> None:
+    def _run_job(self, job: Job) -> None:
         run, events = self._connection.execute, self._change.events
         mark = len(events)
         job.outcome = job.failure = None
@@ -177,26 +149,6 @@ def _map_failure(error: BaseException | None) -> BaseException | None:
     mapped = map_engine_error(error)
     mapped.__cause__ = error
     return mapped
-
-
-def _tell(group: Sequence[_Job]) -> None:
-    """Wake the callers, once for each event loop."""
-    loops = {job.future.get_loop(): [] for job in group}  # type: dict[asyncio.AbstractEventLoop, list[_Job]]
-    for job in group:
-        loops[job.future.get_loop()].append(job)
-    for loop, jobs in loops.items():
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(_resolve, jobs)
-
-
-def _resolve(jobs: Sequence[_Job]) -> None:
-    for job in jobs:
-        if job.future.done():
-            continue
-        if job.failure is not None:
-            job.future.set_exception(job.failure)
-        else:
-            job.future.set_result(job.outcome)
 
 
 class _Readers:
