@@ -1,6 +1,7 @@
 // Attachments down: fetched in pieces that are asked for again, checked against the message's hash, opened.
 
 import { CurbsideError } from "./errors";
+import { decodeId } from "./ids";
 import { sameBytes } from "./mls/saved";
 import type { Transport } from "./transport";
 import type { Vault } from "./vault/vault";
@@ -25,6 +26,7 @@ export async function openAttachment(
 ): Promise<Uint8Array> {
   if (!part.url.startsWith(BLOB_SCHEME)) throw new CurbsideError("not_found");
   const blobId = part.url.slice(BLOB_SCHEME.length);
+  decodeId(blobId); // it becomes part of a path
   let ciphertext = vault.rows.findAttachment(blobId);
   if (ciphertext === undefined) {
     ciphertext = await download(blobId, transport);

@@ -177,8 +177,7 @@ export class Engine {
   write(conversation: string, message: content.Message, nowMs: number): Promise<{ id: string; effects: Effect[] }> {
     return this.#step(async () => {
       const id = await this.#outbox.write(conversation, message, nowMs);
-      const title = content.findExtension(message, "title");
-      if (title !== undefined) this.vault.rows.saveTitle(conversation, title.title);
+      if (content.kind(message) === "title") this.#sync.takeTitle(conversation, message);
       return { id, effects: [changed(conversation, id), ...(await this.#release([conversation]))] };
     });
   }

@@ -7,6 +7,7 @@ import { CurbsideError } from "./errors";
 import { encodeBase64url, encodeId } from "./ids";
 import { Device } from "./mls/device";
 import { Group } from "./mls/group";
+import { sameBytes } from "./mls/saved";
 import type { Change, DeviceKeys, GroupRules, Member } from "./mls/types";
 import type { Vault } from "./vault/vault";
 import type { NewCommit, NewConversation } from "./wire/bodies.generated";
@@ -92,10 +93,26 @@ export class Groups {
     const group = await this.#device.join(welcome, own.secrets);
     if (encodeId(group.groupId) !== conversation)
       throw new CurbsideError("wrong_group", "the Welcome is for another conversation");
+    await this.#verifyRejoin(conversation, group);
     const { kind } = decodeGroupPolicy(group.policy ?? new Uint8Array());
     this.#add(conversation, group, { kind, title: rows.findConversation(conversation)?.title ?? "", cursor: sequence, nowMs });
     rows.deleteKeyPackage(own.reference);
     return group;
+  }
+
+  /**
+   * A conversation that we come back to is the one that we left, later: else another group could take its place under
+   * its title and its messages. Throws `rule_broken`.
+   */
+  async #verifyRejoin(conversation: string, group: ConversationGroup): Promise<void> {
+    const row = this.#vault.rows.findConversation(conversation);
+    if (row === undefined) return;
+    const left = await Group.load(row.mls, this.#rules);
+    const [was, is] = [left.policy ?? new Uint8Array(), group.policy ?? new Uint8Array()];
+    const [old, now] = [decodeGroupPolicy(was), decodeGroupPolicy(is)];
+    const follows = group.epoch > left.epoch && now.kind === old.kind && now.version >= old.version;
+    if (!follows || (now.kind === "direct" && !sameBytes(was, is)))
+      throw new CurbsideError("rule_broken", "", { check: "client.rejoin" });
   }
 
   #add(

@@ -87,7 +87,7 @@ export class People {
     try {
       const verified = await this.#rules.chains.verifyUser(
         [certificate, decodeBase64url(person.enrolment_certificate)],
-        Math.floor(this.#transport.now() / 1000),
+        Math.floor(this.#transport.trustedNow() / 1000),
       );
       const { userId, name, role } = verified;
       if (userId !== person.user_id || name !== person.name || role !== person.role) return false;

@@ -53,6 +53,7 @@ export class Session {
     this.views = new Views(vault, groups, identity.owner);
     this.#transport = new Transport(identity.server, proverOf(identity.apiKey), clock);
     this.#transport.session = session;
+    identity.rules.setClock(() => Math.floor(this.#transport.trustedNow() / 1000));
     const carryOut = (effects: readonly Effect[]): Promise<void> => this.#connection.carryOut(effects);
     this.#uploads = new Uploads({ engine: this.engine, transport: this.#transport, hash: hashFile, carryOut });
     this.#connection = new Connection({

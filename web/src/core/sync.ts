@@ -28,6 +28,9 @@ import {
 
 /** In larger conversations devices do not report delivery, only reading. */
 const REPORTING_PEOPLE = 16;
+const TITLE_CHARS = 128;
+/** Space, control, invisible and direction-changing characters, as in the names of certificates. */
+const HIDDEN = /[ \u0000-\u001f\u007f-\u009f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]+/g;
 /** What the bytes of a peer can be refused for; everything else is our own trouble and takes the step back. */
 const PEERS_FAULT: ReadonlySet<string> = new Set([
   "malformed",
@@ -109,7 +112,10 @@ export class Sync {
       const row = this.#vault.rows.findConversation(conversation);
       if (row === undefined || row.alarm !== "" || stopped.has(conversation)) continue;
       const cursor = this.#advance(conversation, row.cursor);
-      if (entry.sequence <= cursor) continue;
+      if (entry.sequence <= cursor) {
+        effects.push(...this.#compare(entry));
+        continue;
+      }
       if (entry.sequence > cursor + 1) {
         stopped.add(conversation);
         effects.push(sendFrame(this.frame(conversation)));
@@ -126,6 +132,26 @@ export class Sync {
     return effects;
   }
 
+  /** A number that was passed comes again: harmless, unless the server gave it to an own message first. */
+  #compare(entry: Entry): Effect[] {
+    const { conversation } = entry;
+    const own = this.#vault.rows.findOwnAt(conversation, entry.sequence, this.#me.userId);
+    if (own === undefined || own === this.#rowId(entry)) return [];
+    const error = ruleBroken("client.log.changed");
+    this.#vault.rows.saveAlarm(conversation, problemJson(error));
+    return [{ kind: "notice", conversation, error }, changed(conversation)];
+  }
+
+  /**
+   * Under which id the vault keeps an entry's message. Message ids are chosen by senders: one that is taken by another
+   * conversation must not hide this message. No sender can choose an id with a dot in it.
+   */
+  #rowId(entry: Entry): string {
+    const id = encodeId(entry.messageId);
+    const taken = this.#vault.rows.findMessage(id);
+    return taken === undefined || taken.conversation === entry.conversation ? id : `${entry.conversation}.${id}`;
+  }
+
   async #applyOrRefuse(entry: Entry, nowMs: number, delivered: Map<string, Uint8Array[]>): Promise<Effect[]> {
     try {
       return await this.#apply(entry, nowMs, delivered);
@@ -138,12 +164,12 @@ export class Sync {
   async #apply(entry: Entry, nowMs: number, delivered: Map<string, Uint8Array[]>): Promise<Effect[]> {
     const { conversation } = entry;
     const id = encodeId(entry.messageId);
-    if (entry.kind === KIND_APPLICATION && this.#vault.rows.findOutbox(id) !== undefined) {
+    if (entry.kind === KIND_APPLICATION && this.#vault.rows.findOutbox(id)?.conversation === conversation) {
       this.#outbox.settle(id, entry.sequence, entry.receivedAt);
       return [changed(conversation, id)];
     }
     if (entry.kind === KIND_COMMIT) return this.#commit(entry);
-    if (entry.kind === KIND_APPLICATION && this.#vault.rows.findMessage(id)?.conversation === conversation) return [];
+    if (entry.kind === KIND_APPLICATION && this.#vault.rows.findMessage(this.#rowId(entry)) !== undefined) return [];
     const { group, received } = await (await this.#groups.get(conversation)).receive(entry.envelope);
     if (entry.kind === KIND_PROPOSAL) {
       if (received.kind !== "proposal") throw ruleBroken("client.entry.kind");
@@ -190,8 +216,10 @@ export class Sync {
       ...(users.removed.length > 0 ? [`removed ${names(users.removed)}`] : []),
     ];
     if (lines.length === 0 || this.#vault.rows.getConversation(entry.conversation).kind === "direct") return;
+    const id = this.#rowId(entry);
+    if (this.#vault.rows.findMessage(id) !== undefined) return;
     this.#vault.rows.addMessage({
-      id: encodeId(entry.messageId),
+      id,
       mimi_id: new Uint8Array(),
       conversation: entry.conversation,
       sequence: entry.sequence,
@@ -227,14 +255,9 @@ export class Sync {
     const mimiId = await content.messageId(received.data, ...uris);
     const kind = content.kind(message);
     if (kind === "status") return this.#report(conversation, identity.userId, message, nowMs);
-    if (kind === "title") {
-      const title = content.findExtension(message, "title")?.title ?? "";
-      // Told again for those who came later.
-      if (title === this.#vault.rows.getConversation(conversation).title) return [];
-      this.#vault.rows.saveTitle(conversation, title);
-    }
+    if (kind === "title" && !this.takeTitle(conversation, message)) return [];
     this.#savePeople([received.sender]);
-    const id = encodeId(entry.messageId);
+    const id = this.#rowId(entry);
     this.#vault.rows.addMessage({
       id,
       mimi_id: mimiId,
@@ -250,6 +273,18 @@ export class Sync {
     if (identity.userId !== this.#me.userId)
       delivered.set(conversation, [...(delivered.get(conversation) ?? []), mimiId]);
     return [{ kind: "arrived", conversation, message: id }];
+  }
+
+  /**
+   * Takes over what a conversation is called; whether it is news (a title is told again for those who came later). A
+   * direct conversation has none: it is called by the other person's name, or a title could pass it off as somebody else's.
+   */
+  takeTitle(conversation: string, message: content.Message): boolean {
+    const title = titleOf(message);
+    const row = this.#vault.rows.getConversation(conversation);
+    if (row.kind === "direct" || title === row.title) return false;
+    this.#vault.rows.saveTitle(conversation, title);
+    return true;
   }
 
   async #report(conversation: string, user: string, message: content.Message, nowMs: number): Promise<Effect[]> {
@@ -276,7 +311,7 @@ export class Sync {
       this.#vault.rows.saveAlarm(conversation, problemJson(error));
       return [{ kind: "notice", conversation, error }, changed(conversation)];
     }
-    const id = encodeId(entry.messageId);
+    const id = this.#rowId(entry);
     if (this.#vault.rows.findMessage(id) === undefined)
       this.#vault.rows.addMessage({
         id,
@@ -331,6 +366,12 @@ export class Sync {
 function statusName(status: number): "delivered" | "read" | undefined {
   if (status === content.Status.DELIVERED) return "delivered";
   return status === content.Status.READ ? "read" : undefined;
+}
+
+/** The title that a title message sets, in one line without signs that cannot be seen; "" when it has none. */
+function titleOf(message: content.Message): string {
+  const title = content.findExtension(message, "title")?.title ?? "";
+  return [...title].slice(0, TITLE_CHARS).join("").replace(HIDDEN, " ").trim();
 }
 
 function ruleBroken(check: string): CurbsideError {

@@ -7,6 +7,8 @@ import type { Session } from "./wire/bodies.generated";
 const REQUEST_MS = 20_000;
 /** A proof is accepted within two minutes of the server's clock; beyond one we take over the server's. */
 const SKEW_SECONDS = 60;
+/** How far a device's clock may be behind the server's without harm. */
+const SLOW_SECONDS = 24 * 3600;
 
 /** uri: scheme, host and path. now: Unix seconds. */
 export interface ProofRequest {
@@ -49,6 +51,14 @@ export class Transport {
   /** Unix milliseconds by the server's clock, as far as it is known to differ. */
   now(): number {
     return this.#clock.now() + this.#skew * 1000;
+  }
+
+  /**
+   * The time by which certificates are judged: this device's clock, put right when the server's is ahead, by a day at
+   * most. A slow clock would refuse people who have just signed up; beyond a day the server's word is not taken.
+   */
+  trustedNow(): number {
+    return this.#clock.now() + Math.min(Math.max(this.#skew, 0), SLOW_SECONDS) * 1000;
   }
 
   /** One JSON request. Throws `peer_unavailable`, or what the server's problem names. */

@@ -95,7 +95,7 @@ export class OrganizationRules implements GroupRules<VerifiedDevice> {
   /** TLS-encoded ExternalSender of the delivery service, pinned at sign-up. */
   readonly externalSender: Uint8Array;
   readonly #pinnedSenders: Uint8Array;
-  readonly #now: () => number;
+  #now: () => number;
 
   private constructor(chains: ChainVerifier, externalSender: Uint8Array, now: () => number) {
     this.chains = chains;
@@ -111,6 +111,11 @@ export class OrganizationRules implements GroupRules<VerifiedDevice> {
     readonly now: () => number;
   }): Promise<OrganizationRules> {
     return new OrganizationRules(await ChainVerifier.create(pinned.authority), pinned.externalSender, pinned.now);
+  }
+
+  /** Judge by this clock from now on (Unix seconds). */
+  setClock(now: () => number): void {
+    this.#now = now;
   }
 
   verifyLeaf(claim: LeafClaim): Promise<VerifiedDevice> {

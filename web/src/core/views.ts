@@ -4,6 +4,7 @@ import type { Attachment, ConversationRow, Delivery, Message, MessagePage, Perso
 import type { DeviceIdentity, Groups } from "./groups";
 import type { Self } from "./outbox";
 import { storedProblem } from "./problem";
+import { sniffPicture } from "./sniff";
 import type { ConversationRow as VaultConversation, MessageRow } from "./vault/rows";
 import type { Vault } from "./vault/vault";
 import * as content from "./wire/content";
@@ -11,6 +12,8 @@ import * as content from "./wire/content";
 const DELIVERY_SERVICE: Person = { userId: "", name: "Your organisation", role: "" };
 const QUOTED_CHARS = 140;
 const LISTED_CHARS = 200;
+/** Longest side of a preview that is shown; ours have 96. */
+const THUMBNAIL_PIXELS = 256;
 
 export interface Owner extends Self {
   readonly name: string;
@@ -174,8 +177,16 @@ function attachmentOf(found: content.Attachment, index: number): Attachment {
     mediaType,
     size: part.size,
     ...(width > 0 && height > 0 ? { width, height } : {}),
-    ...(preview === null ? {} : { thumbnail: Uint8Array.from(preview.content) }),
+    ...(preview === null || !isThumbnail(preview.content) ? {} : { thumbnail: Uint8Array.from(preview.content) }),
   };
+}
+
+/** A small JPEG by its bytes: the page lets the browser decode it, so it must not be a bomb. */
+function isThumbnail(bytes: Uint8Array): boolean {
+  const head = sniffPicture(bytes);
+  if (head?.type !== "image/jpeg" || head.size === undefined || bytes.length > content.THUMBNAIL_BYTES) return false;
+  const { width, height } = head.size;
+  return width * height > 0 && Math.max(width, height) <= THUMBNAIL_PIXELS;
 }
 
 function lineOf(message: Message): string {

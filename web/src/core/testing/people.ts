@@ -17,12 +17,15 @@ import {
 import type { Effect } from "../effects";
 import { Engine } from "../engine";
 import { Groups } from "../groups";
-import { decodeBase64url, makeId } from "../ids";
+import { decodeBase64url, decodeId, makeId } from "../ids";
+import { Device } from "../mls/device";
+import type { Change } from "../mls/types";
 import { OrganizationRules } from "../trust";
 import { diskFiles, loadFromDisk } from "../vault/testing/disk";
 import { Vault } from "../vault/vault";
 import { Views } from "../views";
 import type { Entry } from "../wire/frames.generated";
+import { type GroupPolicy, encodeGroupPolicy } from "../wire/group_policy";
 
 const DAY = 86_400;
 const VAULT_KEY = new Uint8Array(32).fill(7);
@@ -85,6 +88,7 @@ export class EnginePerson {
   engine!: Engine;
   views!: Views;
   effects: Effect[] = [];
+  #position = 0;
   readonly #folder = mkdtempSync(join(tmpdir(), "engine-"));
   readonly #name: string;
   readonly #rules: OrganizationRules;
@@ -175,9 +179,9 @@ export class EnginePerson {
   /** Stages a commit; its entry, and the Welcome for whom it adds. */
   async commit(
     conversation: string,
-    add: readonly Uint8Array[],
+    change: Change | readonly Uint8Array[],
   ): Promise<{ entry: Omit<Entry, "sequence">; welcome: Uint8Array }> {
-    const [effect] = await this.engine.commit(conversation, { add });
+    const [effect] = await this.engine.commit(conversation, "length" in change ? { add: change } : change);
     if (effect?.kind !== "post-commit") throw new Error("no commit was made");
     const { message_id, commit, welcome } = effect.request;
     const messageId = decodeBase64url(message_id);
@@ -185,7 +189,46 @@ export class EnginePerson {
     return { entry, welcome: decodeBase64url(welcome ?? "") };
   }
 
+  /** A Welcome in the device's queue. */
+  async welcome(conversation: string, sequence: number, payload: Uint8Array): Promise<Effect[]> {
+    const item = { position: ++this.#position, kind: 0, conversation, sequence, payload };
+    const effects = await this.engine.received({ type: "queue", items: [item] }, Date.now());
+    this.keep(effects);
+    return effects;
+  }
+
+  /** The Welcome of a group that this person makes under an id which is another one's. */
+  async forge(conversation: string, policy: GroupPolicy, victim: EnginePerson): Promise<Uint8Array> {
+    const device = new Device(this.#keys, this.#rules);
+    const group = await device.createGroup(decodeId(conversation), encodeGroupPolicy(policy), now());
+    const [keyPackage] = await victim.engine.makeKeyPackages(1, Date.now());
+    const { welcome } = await group.stageCommit({ add: [keyPackage ?? new Uint8Array()] }, new Uint8Array(16));
+    return welcome ?? new Uint8Array();
+  }
+
   async texts(conversation: string): Promise<string[]> {
     return this.views.page(conversation, 1000).messages.map((message) => message.text);
   }
+}
+
+/** A conversation in which everybody is caught up; its commit was entry 1. */
+export async function gather(
+  founder: EnginePerson,
+  others: readonly EnginePerson[],
+  policy: GroupPolicy,
+): Promise<string> {
+  const wanted = { kind: policy.kind, policy: encodeGroupPolicy(policy), title: "" };
+  const { conversation_id: id } = await founder.engine.create(wanted, Date.now());
+  const packages: Uint8Array[] = [];
+  for (const other of others) packages.push(...(await other.engine.makeKeyPackages(1, Date.now())));
+  const { entry, welcome } = await founder.commit(id, packages);
+  await founder.hear({ ...entry, sequence: 1 });
+  for (const other of others) await other.welcome(id, 1, welcome);
+  for (const each of [founder, ...others]) await each.caughtUp();
+  return id;
+}
+
+/** Checks that failed, of what the person is told. */
+export function refusedOf(effects: readonly Effect[]): unknown[] {
+  return effects.flatMap((effect) => (effect.kind === "notice" ? [effect.error.members["check"]] : []));
 }

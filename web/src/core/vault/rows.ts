@@ -225,6 +225,12 @@ export class VaultRows {
     return this.#db.find<MessageRow>(`select ${MESSAGE} from message where id = ?`, id);
   }
 
+  /** The id of the own message that the server stored under a sequence number. */
+  findOwnAt(conversation: string, sequence: number, me: string): string | undefined {
+    const sql = "select id from message where conversation = ? and sequence = ? and sender = ? and sender_device <> ''";
+    return this.#db.find<{ id: string }>(sql, conversation, sequence, me)?.id;
+  }
+
   findMessageByMimi(conversation: string, mimiId: Uint8Array): MessageRow | undefined {
     const sql = `select ${MESSAGE} from message where mimi_id = ? and conversation = ?`;
     return mimiId.length === 0 ? undefined : this.#db.find<MessageRow>(sql, mimiId, conversation);
