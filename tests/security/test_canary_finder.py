@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-import os
 import zlib
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 from canary import Canaries, Finder, Source, inflate_members, list_forms, read_folder, read_frames, read_overheard
+
+from curbside.crypto.random import random_bytes
 
 
 def _find(canaries: Canaries, data: bytes) -> set[tuple[str, str]]:
@@ -41,14 +42,14 @@ def _forms(word: str) -> dict[str, bytes]:
         "JSON": json.dumps({"é": "\n" + word}).encode(),
         "JSON, all": "".join(f"\\u{ord(letter):04X}" for letter in word).encode(),
         "references": "".join(f"&#{byte};" for byte in raw).encode(),
-        "gzip": os.urandom(40) + gzip.compress(b"x" * 4000 + raw) + os.urandom(40),
-        "zlib": os.urandom(40) + zlib.compress(os.urandom(3000) + raw) + b"tail",
+        "gzip": random_bytes(40) + gzip.compress(b"x" * 4000 + raw) + random_bytes(40),
+        "zlib": random_bytes(40) + zlib.compress(random_bytes(3000) + raw) + b"tail",
         "gzip in gzip": gzip.compress(gzip.compress(raw)),
-        "gzip, cut off": gzip.compress(raw + os.urandom(5000))[:-900],
+        "gzip, cut off": gzip.compress(raw + random_bytes(5000))[:-900],
         "base64 in gzip": gzip.compress(base64.b64encode(b"ab" + raw)),
         "base64 of UTF-16": base64.b64encode(("(" + word + ")").encode("utf-16-le")),
     } | {
-        f"base64 {kind} place {before} rest {after}": encode(os.urandom(before) + raw + os.urandom(after))
+        f"base64 {kind} place {before} rest {after}": encode(random_bytes(before) + raw + random_bytes(after))
         for kind, encode in (("plain", base64.b64encode), ("url", base64.urlsafe_b64encode))
         for before in range(6)
         for after in range(3)
@@ -57,7 +58,7 @@ def _forms(word: str) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("name", _forms("x"))
 def test_every_form_is_found(canaries: Canaries, name: str) -> None:
-    data = os.urandom(513) + _forms(canaries.plant("draft"))[name] + os.urandom(64)
+    data = random_bytes(513) + _forms(canaries.plant("draft"))[name] + random_bytes(64)
     found = _find(canaries, data)
     assert found, name
     assert any("draft" in canary for _, canary in found), "the canary is named"
@@ -70,7 +71,7 @@ def test_the_beginning_alone_is_enough(canaries: Canaries) -> None:
 
 def test_nothing_is_found_in_noise(canaries: Canaries) -> None:
     other = Canaries()
-    noise = os.urandom(2_000_000) + other.plant("draft").encode() + gzip.compress(os.urandom(2000))
+    noise = random_bytes(2_000_000) + other.plant("draft").encode() + gzip.compress(random_bytes(2000))
     finder = Finder(canaries)
     assert finder.sweep([Source("noise", noise), Source("nothing", b"")]) == []
     assert (finder.looked, finder.bytes) == (2, len(noise))
@@ -102,7 +103,7 @@ def _frame(payload: bytes, mask: bytes = b"") -> bytes:
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536, 70001])
 @pytest.mark.parametrize("mask", [b"", b"\x00\xff\x10\x37"])
 def test_frames_are_read(size: int, mask: bytes) -> None:
-    payload = os.urandom(size)
+    payload = random_bytes(size)
     assert list(read_frames(_frame(payload, mask) + _frame(b"next", mask))) == [payload, b"next"]
 
 

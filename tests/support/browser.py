@@ -66,6 +66,7 @@ class BrowserPerson:
         self.temp.mkdir(parents=True)
         self.faults: list[str] = []
         self._launches = 0
+        self._is_running = False
         self._playwright = playwright
         self._scheme = scheme
         self._is_phone = is_phone
@@ -78,6 +79,7 @@ class BrowserPerson:
     def start(self) -> None:
         """Start the browser on its profile, with an empty tab."""
         self._launches += 1
+        self._is_running = True
         self.context = self._playwright.chromium.launch_persistent_context(
             self.profile,
             executable_path=find_chromium(),
@@ -109,13 +111,17 @@ class BrowserPerson:
         dialog.dismiss()
 
     def close(self) -> None:
-        """End the browser as a person does."""
-        self.context.close()
+        """End the browser as a person does; nothing when it has ended."""
+        if self._is_running:
+            self._is_running = False
+            self.context.close()
 
     def kill(self) -> None:
         """End the browser as an empty battery does."""
         process = os.readlink(self.profile / "SingletonLock").rpartition("-")[2]
-        os.kill(int(process), signal.SIGKILL)
+        self._is_running = False
+        with self.context.expect_event("close"):
+            os.kill(int(process), signal.SIGKILL)
 
     def list_origins(self) -> set[str]:
         """Every origin that the closed browser asked for anything, by its own log of all requests."""

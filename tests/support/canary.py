@@ -32,8 +32,8 @@ class Canaries:
 
     def plant(self, where: str) -> str:
         """The canary for one place; the same for the same place."""
-        assert where.isalnum() and where == where.lower(), "canaries are plain words"
-        return self.planted.setdefault(where, f"{self.beginning}{where}end")
+        assert where.isalnum(), "canaries are plain words"
+        return self.planted.setdefault(where, f"{self.beginning}{where.lower()}end")
 
 
 @dataclass(frozen=True)

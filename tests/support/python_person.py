@@ -49,7 +49,9 @@ class PythonPerson:
         await self.device.connection.wait_caught_up()
 
     def close(self) -> None:
-        """Disconnect and lock the vault."""
+        """Disconnect and lock the vault; nothing when that was done."""
+        if self._loop.is_closed():
+            return
         if hasattr(self, "device"):
             self.call(self.device.close())
         self._loop.call_soon_threadsafe(self._loop.stop)

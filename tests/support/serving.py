@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import httpx
@@ -77,10 +77,13 @@ class ServerProcess:
         settings = {"PUBLIC_URLS": " ".join(self.origins), "LOG_LEVEL": "debug", "METRICS": "true"}
         return {**os.environ, "TMPDIR": str(self.temp)} | {f"CURBSIDE_{key}": value for key, value in settings.items()}
 
-    def curbside(self, *arguments: str, given: str = "") -> str:
-        """What a command prints; `given` is its standard input. Raises: AssertionError with its complaint."""
+    def curbside(self, *arguments: str, given: str = "", more: Mapping[str, str] | None = None) -> str:
+        """What a command prints. given: its standard input. more: variables of its environment.
+
+        Raises: AssertionError with its complaint.
+        """
         command = [sys.executable, "-m", "curbside", *arguments]
-        environment = {**os.environ, "TMPDIR": str(self.temp)}
+        environment = {**os.environ, "TMPDIR": str(self.temp), **(more or {})}
         done = subprocess.run(command, env=environment, input=given, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout

@@ -40,7 +40,13 @@ class Stage:
     """Begin with `start`; `close` ends everybody."""
 
     def __init__(
-        self, playwright: Playwright, folder: Path, static: Path, *, keeps: bool = False, serve: tuple[str, ...] = SERVE
+        self,
+        playwright: Playwright | None,
+        folder: Path,
+        static: Path,
+        *,
+        keeps: bool = False,
+        serve: tuple[str, ...] = SERVE,
     ) -> None:
         self.playwright = playwright
         self.folder = folder
@@ -67,6 +73,7 @@ class Stage:
 
     def browser(self, name: str, *, line: int = 0, scheme: str = "light", is_phone: bool = True) -> BrowserPerson:
         """A browser with an empty tab."""
+        assert self.playwright is not None
         folder = self.folder / "people" / name.split()[0]
         made = BrowserPerson(self.playwright, folder, self.lines[line].origin, scheme=scheme, is_phone=is_phone)
         self.browsers[name] = made
@@ -81,12 +88,12 @@ class Stage:
         return person
 
     def join_python(
-        self, name: str, *, line: int = 2, passphrase: str = PASSPHRASE, kind: type[Device] = Device
+        self, name: str, role: str = "bot", *, passphrase: str = PASSPHRASE, kind: type[Device] = Device
     ) -> PythonPerson:
         """Somebody with a Python device."""
         person = PythonPerson(self.folder / "people" / name.split()[0], name, passphrase, kind)
         self.pythons[name] = person
-        person.join(self.server.invite("bot", origin=self.lines[line].origin))
+        person.join(self.server.invite(role, origin=self.lines[LINES - 1].origin))
         return person
 
     def cut(self, person: BrowserPerson, line: int) -> None:
@@ -101,10 +108,12 @@ class Stage:
 
 
 @contextmanager
-def open_stage(playwright: Playwright, static: Path, *, keeps: bool = False) -> Iterator[Stage]:
+def open_stage(
+    playwright: Playwright | None, static: Path, *, keeps: bool = False, serve: tuple[str, ...] = SERVE
+) -> Iterator[Stage]:
     """A stage whose server runs, below a folder with a short name: a browser's socket must fit in 108 characters."""
     with tempfile.TemporaryDirectory(prefix="curbside-", ignore_cleanup_errors=True) as folder:
-        made = Stage(playwright, Path(folder), static, keeps=keeps)
+        made = Stage(playwright, Path(folder), static, keeps=keeps, serve=serve)
         try:
             made.start()
             yield made
