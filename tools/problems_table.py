@@ -17,7 +17,8 @@ HEAD = """# Problems
 
 Made by `tools/problems_table.py` from `src/curbside/errors.py`; do not edit. On HTTP a problem is
 `application/problem+json` (RFC 9457) with `type` = `urn:curbside:problem:<code>`, on the stream a `Refused` or
-`Closing` frame with the code. The SDK raises the class again; the web client has the same table (`core/errors.generated.ts`).
+`Closing` frame with the code. The SDK raises the class again; the web client has the same table
+(`core/errors.generated.ts`).
 
 | code | status | what people read | what to do | the app tries again by itself | class |
 |---|---|---|---|---|---|"""
