@@ -81,10 +81,12 @@ class _Commit:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """A commit that was applied: the group one epoch on, and what it changed."""
+    """A commit that was applied: the group one epoch on, and what it changed. proposals: of removals that it left out,
+    made again in the new epoch."""
 
     group: FollowedGroup
     change: RosterChange
+    proposals: tuple[NewEntry, ...] = ()
 
 
 class ConversationService:
@@ -187,11 +189,16 @@ class ConversationService:
             async with self._lock(conversation_id):
                 return await self._commit_locked(request)
         except CurbsideError as error:
+            if isinstance(error, EpochConflict):
+                self._cache.drop(conversation_id)  # another process may have moved it on
             await self._record(refused, error)
             raise
 
     async def _commit_locked(self, request: _Commit) -> Appended:
         group = await self._cache.get_group(request.conversation_id)
+        if request.epoch > group.epoch:  # another process moved the conversation on, or the sender is wrong
+            self._cache.drop(request.conversation_id)
+            group = await self._cache.get_group(request.conversation_id)
         members = group.list_members()
         is_member = any(member.device_id == request.subject.device_id for member in members)
         former = await self._find_former(request)
@@ -205,12 +212,26 @@ class ConversationService:
             raise EpochConflict(current_epoch=group.epoch)
         group = await self._cache.take_group(request.conversation_id)
         self._check_committer(request, group, members)
-        step = _Step(group, group.apply_commit(request.commit, self._clock.now()))
+        step = self._take_step(group, request.commit)
         _check_welcome(request, step.change)
         appended, queued = await self._store.write(lambda tx: self._write_commit(tx, request, step))
         self._cache.replace(request.conversation_id, step.group)
         self._publish(request, step.change, appended, queued)
+        self._publish_proposals(request.conversation_id, appended.sequence, step.proposals)
         return appended
+
+    def _take_step(self, group: FollowedGroup, commit: bytes) -> _Step:
+        """Apply a commit. Removals that waited and that it left out are asked for again: the sender did not know of
+        them yet, and the first commit of an epoch wins."""
+        leaving, now = {member.device_id for member in group.list_leaving()}, self._clock.now()
+        change = group.apply_commit(commit, now)
+        left_out = [member.leaf for member in group.list_members() if member.device_id in leaving] if leaving else []
+        return _Step(group, change, tuple(self._propose(group, leaf) for leaf in left_out))
+
+    def _propose(self, group: FollowedGroup, leaf: int) -> NewEntry:
+        """The delivery service's Remove proposal, which waits in the group from now on."""
+        message = group.propose_remove(leaf, self._clock.now())
+        return NewEntry(KIND_PROPOSAL, MessageId(random_bytes(MESSAGE_ID_BYTES)), self._clock.now_ms(), message)
 
     async def _find_former(self, request: _Commit) -> PlaceRecord | None:
         """Where the same request was stored before, if the caller may know of it."""
@@ -236,6 +257,11 @@ class ConversationService:
         entry = NewEntry(KIND_COMMIT, request.message_id, now, request.commit)
         sequence = tx.delivery.append_entries(conversation_id, request.epoch, [entry], while_waiting=True)
         tx.delivery.advance_epoch(conversation_id, step.group.epoch, step.group.save(), len(step.group.list_waiting()))
+        if step.proposals:
+            tx.delivery.append_entries(conversation_id, step.group.epoch, step.proposals, while_waiting=True)
+            extra: dict[str, Extra] = {"epoch": step.group.epoch, "cause": "commit.left_out"}
+            for _ in step.proposals:
+                tx.append_audit(self._done(EventName.PROPOSAL_ADDED, request.subject, conversation_id, extra))
         removed = [member.device_id for member in step.change.removed]
         tx.delivery.end_members(conversation_id, removed, sequence)
         added = [MemberRecord(m.device_id, m.user_id, m.leaf, sequence + 1) for m in step.change.added]
@@ -294,26 +320,34 @@ class ConversationService:
     async def propose_removal(self, device_id: DeviceId, by: Subject) -> int:
         """Ask every conversation of a revoked device to remove it; how many were asked.
 
-        From then on nobody sends before the removal is committed.
+        From then on nobody sends before the removal is committed. Where it waits already, nothing is asked.
+
+        Raises: what went wrong in the last of the conversations that could not be asked; ask again then.
         """
 
         def question(view: View) -> list[ConversationRecord]:
             return view.delivery.list_conversations(device_id)
 
         found = await self._store.read(question)
-        asked = 0
+        asked, failure = 0, None
         for record in found:
-            async with self._lock(record.conversation_id):
-                asked += await self._propose_locked(record.conversation_id, device_id, by)
+            try:
+                async with self._lock(record.conversation_id):
+                    asked += await self._propose_locked(record.conversation_id, device_id, by)
+            except CurbsideError as error:  # the others are asked all the same
+                self._cache.drop(record.conversation_id)
+                failure = error
+        if failure is not None:
+            raise failure
         return asked
 
     async def _propose_locked(self, conversation_id: ConversationId, device_id: DeviceId, by: Subject) -> bool:
-        group = await self._cache.take_group(conversation_id)
-        leaf = next((member.leaf for member in group.list_members() if member.device_id == device_id), None)
-        if leaf is None:
+        present = await self._cache.get_group(conversation_id)
+        leaf = next((member.leaf for member in present.list_members() if member.device_id == device_id), None)
+        if leaf is None or any(member.device_id == device_id for member in present.list_leaving()):
             return False
-        epoch, message = group.epoch, group.propose_remove(leaf, self._clock.now())
-        entry = NewEntry(KIND_PROPOSAL, MessageId(random_bytes(MESSAGE_ID_BYTES)), self._clock.now_ms(), message)
+        group = await self._cache.take_group(conversation_id)
+        epoch, entry = group.epoch, self._propose(group, leaf)
 
         def change(tx: Change) -> int:
             sequence = tx.delivery.append_entries(conversation_id, epoch, [entry], while_waiting=True)
@@ -324,10 +358,14 @@ class ConversationService:
 
         sequence = await self._store.write(change)
         self._cache.replace(conversation_id, group)
-        self._publish_entry(
-            EntryRecord(conversation_id, sequence, entry.kind, entry.message_id, entry.received_at, message)
-        )
+        self._publish_proposals(conversation_id, sequence - 1, [entry])
         return True
+
+    def _publish_proposals(self, conversation_id: ConversationId, after: int, proposals: Sequence[NewEntry]) -> None:
+        for sequence, entry in enumerate(proposals, after + 1):
+            self._publish_entry(
+                EntryRecord(conversation_id, sequence, entry.kind, entry.message_id, entry.received_at, entry.envelope)
+            )
 
     # --- audit and locks ----------------------------------------------------------------------
 

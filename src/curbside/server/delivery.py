@@ -166,6 +166,9 @@ class DeliveryService:
         try:
             conversation_id = ConversationId(frame.conversation)
             view = self._cache.find_view(conversation_id) or await self._cache.get_view(conversation_id)
+            if frame.epoch > view.epoch:  # another process moved the conversation on, or the sender is wrong
+                self._cache.drop(conversation_id)
+                view = await self._cache.get_view(conversation_id)
             self._check_with(sending, view)
         except CurbsideError as error:
             sending.error = error

@@ -40,7 +40,9 @@ class DeviceService:
         return bodies.DeviceList([_show(device, subject) for device in found])
 
     async def revoke_device(self, subject: Subject, device_id: str) -> None:
-        """End a device: its sessions and key packages are gone when this returns. Repeating is harmless.
+        """End a device: its sessions and key packages are gone when this returns.
+
+        Repeating is harmless, and asks those conversations that were not asked, since the server stopped meanwhile.
 
         Raises: NotFound, also when the device is not for the asker to end; Malformed.
         """
@@ -50,23 +52,22 @@ class DeviceService:
             EventName.DEVICE_REVOKED, "R-device-revoke", ObjectType.DEVICE, target, refused=EventName.ACCESS_DENIED
         )
 
-        def revoke(tx: Change) -> UserId | None:
+        def revoke(tx: Change) -> UserId:
             device = tx.identity.find_device(target)
             if device is None:
                 raise NotFound
             relation = Relation.OWN if device.user_id == subject.user_id else Relation.NONE
             check_access("R-device-revoke", subject, relation)
             if not tx.identity.revoke_device(target, self._clock.now()):
-                return None
+                return device.user_id
             tx.append_audit(self._recorder.done(about, Actor.of(subject)))
             ended = About(EventName.SESSION_REVOKED, about.rule, ObjectType.DEVICE, target, {"cause": "device.revoked"})
             tx.append_audit(self._recorder.done(ended, Actor.of(subject)))
             return device.user_id
 
         owner = await self._store.write(revoke, self._recorder.refused(about, Actor.of(subject)))
-        if owner is not None:
-            for call in self.on_device_revoked:
-                await call(owner, target)
+        for call in self.on_device_revoked:
+            await call(owner, target)
 
 
 def _show(device: DeviceRecord, subject: Subject) -> bodies.DeviceInfo:

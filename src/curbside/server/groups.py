@@ -79,6 +79,10 @@ class FollowedGroup(Protocol):
         """References of the proposals that must be committed, base64url."""
         ...
 
+    def list_leaving(self) -> list[RosterMember]:
+        """Members whose removal waits to be committed."""
+        ...
+
     def find_sender(self, message: bytes) -> int | None:
         """The leaf that signed a PublicMessage; None for a newcomer's external commit."""
         ...

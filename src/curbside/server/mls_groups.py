@@ -8,6 +8,7 @@ from curbside.crypto.sign import Signer
 from curbside.errors import RuleBroken
 from curbside.ids import encode_base64url
 from curbside.mls.messages import MEMBER, PublicMessage, parse_message
+from curbside.mls.proposals import Remove
 from curbside.mls.public import PublicGroup
 from curbside.mls.trust import Member
 from curbside.mls.validation import Limits
@@ -44,6 +45,10 @@ class MlsGroup:
 
     def list_waiting(self) -> list[str]:
         return [encode_base64url(proposal.reference) for proposal in self._group.pending]
+
+    def list_leaving(self) -> list[RosterMember]:
+        leaves = {each.proposal.removed for each in self._group.pending if isinstance(each.proposal, Remove)}
+        return [member for member in self.list_members() if member.leaf in leaves]
 
     def find_sender(self, message: bytes) -> int | None:
         parsed = parse_message(message)
