@@ -20,7 +20,7 @@ from curbside.crypto.random import random_bytes
 from curbside.crypto.secret import SecretBytes
 from curbside.crypto.sign import Signer, generate_signature_key
 from curbside.crypto.x509 import Issuer, make_device_certificate, make_user_certificate
-from curbside.errors import CurbsideError, InviteUsed, PeerUnavailable, RuleBroken
+from curbside.errors import CurbsideError, InviteUsed, PeerUnavailable, RuleBroken, WrongPassphrase
 from curbside.ids import DeviceId, decode_base64url, encode_base64url, encode_id
 from curbside.mls.key_package import OwnLeaf
 from curbside.mls.nodes import CREDENTIAL_X509, Capabilities, Credential
@@ -30,6 +30,7 @@ from curbside.wire.group_policy import GROUP_POLICY
 from curbside.wire.invite_link import InviteLink, parse_invite_link
 
 FIRST_KEY_PACKAGES = 30
+FINALIZATION_BYTES = 64
 
 
 @dataclass(frozen=True)
@@ -194,6 +195,9 @@ async def _finish(vault: Vault, transport: Transport, request: bodies.SignupFini
 async def sign_in(vault: Vault, transport: Transport, passphrase: SecretBytes) -> None:
     """Sign in by OPAQUE; the session is then in `transport.session`.
 
+    [Note: refused in two steps] A device that was removed gets an answer that no passphrase opens, as strangers do.
+    Only the proof of its key, in the second step, lets the server say that it was removed: so that is taken even then.
+
     Raises: WrongPassphrase, DeviceRevoked, TooMany, PeerUnavailable.
     """
     text = passphrase.reveal().decode()
@@ -202,9 +206,17 @@ async def sign_in(vault: Vault, transport: Transport, passphrase: SecretBytes) -
     started = opaque.start_login(text)
     start = bodies.SigninStart(user_id, device_id, encode_base64url(started.message))
     answer = await transport.call("POST", "/v1/signin/start", bodies.SigninStarted, start, proof=False)
-    done = opaque.complete_login(text, started.state, decode_base64url(answer.opaque_response))
-    finish = bodies.SigninFinish(answer.signin_id, encode_base64url(done.finalization))
-    transport.session = await transport.call("POST", "/v1/signin/finish", bodies.Session, finish)
+    refused: WrongPassphrase | None = None
+    finalization = bytes(FINALIZATION_BYTES)
+    try:
+        finalization = opaque.complete_login(text, started.state, decode_base64url(answer.opaque_response)).finalization
+    except WrongPassphrase as error:
+        refused = error
+    finish = bodies.SigninFinish(answer.signin_id, encode_base64url(finalization))
+    session = await transport.call("POST", "/v1/signin/finish", bodies.Session, finish)
+    if refused is not None:
+        raise refused
+    transport.session = session
 
 
 def error_of_closing(frame: frames.Closing) -> CurbsideError:

@@ -32,6 +32,7 @@ import { type InviteLink, parseInviteLink } from "./wire/invite_link";
 
 const FIRST_KEY_PACKAGES = 30;
 const FINISH_TRIES = 3;
+const FINALIZATION_BYTES = 64;
 const NO_PROOF = { proof: false } as const;
 
 /** What this device's surroundings give it. */
@@ -234,7 +235,12 @@ async function finishSignUp(
   }
 }
 
-/** Signs in by OPAQUE; `transport.session` is set. Throws `wrong_passphrase`, `device_revoked`, `too_many`, `peer_unavailable`. */
+/**
+ * Signs in by OPAQUE; `transport.session` is set. Throws `wrong_passphrase`, `device_revoked`, `too_many`, `peer_unavailable`.
+ *
+ * A device that was removed gets an answer that no passphrase opens, as strangers do. Only the proof of its key, in the
+ * second step, lets the server say that it was removed: so that is taken even then.
+ */
 export async function signIn(vault: Vault, transport: Transport, passphrase: string): Promise<Session> {
   transport.session = undefined;
   const started = await startLogin(passphrase);
@@ -244,13 +250,23 @@ export async function signIn(vault: Vault, transport: Transport, passphrase: str
     opaque_request: encodeBase64url(started.message),
   };
   const answer = await transport.call<SigninStarted>("POST", "/v1/signin/start", start, NO_PROOF);
-  const done = await finishLogin(passphrase, started.state, decodeBase64url(answer.opaque_response));
+  let finalization = new Uint8Array(FINALIZATION_BYTES);
+  let refused: CurbsideError | undefined;
+  try {
+    const done = await finishLogin(passphrase, started.state, decodeBase64url(answer.opaque_response));
+    finalization = new Uint8Array(done.finalization);
+  } catch (error) {
+    if (!(error instanceof CurbsideError) || error.code !== "wrong_passphrase") throw error;
+    refused = error;
+  }
   const finish: SigninFinish = {
     signin_id: answer.signin_id,
-    opaque_finalization: encodeBase64url(done.finalization),
+    opaque_finalization: encodeBase64url(finalization),
   };
-  transport.session = await transport.call<Session>("POST", "/v1/signin/finish", finish);
-  return transport.session;
+  const session = await transport.call<Session>("POST", "/v1/signin/finish", finish);
+  if (refused !== undefined) throw refused;
+  transport.session = session;
+  return session;
 }
 
 function seconds(clock: Clock): number {
