@@ -1,4 +1,4 @@
-"""What the journeys share: one build of the web client, one driver of browsers."""
+"""What the journeys share: one build of the web client; a driver of browsers for each file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def built_web(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy_build(tmp_path_factory.mktemp("web") / "dist")
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
     with sync_playwright() as started:
         yield started
