@@ -18,7 +18,7 @@ from asgi import AsgiNetwork, AsgiSocket, Weather
 from curbside.cli.invite import create_invite
 from curbside.client import account
 from curbside.client.device import Device
-from curbside.client.effects import Effect, Notice, PostCommit, Retry, SendFrame
+from curbside.client.effects import AcknowledgeSoon, Effect, Notice, PostCommit, Retry, SendFrame
 from curbside.client.engine import Engine
 from curbside.client.groups import Groups
 from curbside.client.transport import Stream, Transport
@@ -145,6 +145,8 @@ class Actor:
                         self.commits.append(effect)
                 case Retry(conversation, _):
                     await self.carry_out(self.alive.release(conversation, self.world.now_ms()))
+                case AcknowledgeSoon():
+                    await self.carry_out(self.alive.acknowledge())
                 case Notice(_, error):
                     self.notices.append(error)
                 case _:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
 from curbside.client import account
-from curbside.client.effects import CaughtUp, Effect, Joined, Notice, PostCommit, Retry, SendFrame
+from curbside.client.effects import AcknowledgeSoon, CaughtUp, Effect, Joined, Notice, PostCommit, Retry, SendFrame
 from curbside.client.engine import Engine
 from curbside.client.rows import UploadRow
 from curbside.client.transport import Stream, Transport
@@ -30,8 +31,12 @@ from curbside.wire import bodies, content, frames, limits
 
 FIRST_WAIT = 0.2
 LONGEST_WAIT = 20.0
+FAREWELL_SECONDS = 1.0
+ACKNOWLEDGE_SECONDS = 1.0
+"""How long what was processed waits to be acknowledged, together with what comes meanwhile."""
 KEY_PACKAGES_KEPT = 20
 UPLOAD_TRIES = 6
+RETRY_SECONDS = 5.0
 
 
 class Connection:
@@ -52,6 +57,7 @@ class Connection:
         self._runner: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._posting: set[ConversationId] = set()
+        self._acknowledging: asyncio.Task[None] | None = None
         self._uploading = asyncio.Lock()
         self._signed_in = asyncio.Event()
         self.caught_up = asyncio.Event()
@@ -63,7 +69,11 @@ class Connection:
         self._runner = asyncio.get_running_loop().create_task(self._run())
 
     async def stop(self) -> None:
-        """Disconnect."""
+        """Disconnect, after a last word on what was processed."""
+        if self._stream is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FAREWELL_SECONDS):
+                    await self.carry_out(self._engine.acknowledge())
         running = [task for task in (self._runner, *self._tasks) if task is not None]
         for task in running:
             task.cancel()
@@ -153,6 +163,9 @@ class Connection:
                         self._spawn(self._post_commit(conversation, request))
                 case Retry(conversation, seconds):
                     self._spawn(self._release_later(conversation, seconds))
+                case AcknowledgeSoon():
+                    if self._acknowledging is None or self._acknowledging.done():
+                        self._acknowledging = self._spawn(self._acknowledge_later())
                 case CaughtUp():
                     self._syncs -= 1
                     if self._syncs <= 0:
@@ -172,10 +185,11 @@ class Connection:
         except PeerUnavailable:
             return
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def follow(self, conversation: ConversationId) -> None:
         """Ask for the entries of a conversation that this device has just made."""
@@ -190,6 +204,10 @@ class Connection:
         finally:
             self._posting.discard(conversation)
         await self.carry_out(self._engine.commit_answered(conversation, error, self._transport.now_ms()))
+
+    async def _acknowledge_later(self) -> None:
+        await asyncio.sleep(ACKNOWLEDGE_SECONDS)
+        await self.carry_out(self._engine.acknowledge())
 
     async def _release_later(self, conversation: ConversationId, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -219,9 +237,16 @@ class Connection:
                 try:
                     await self._upload(upload)
                 except CurbsideError as error:
-                    if isinstance(error, Unavailable | NotAuthenticated):
+                    if isinstance(error, NotAuthenticated):
+                        return
+                    if error.retry == "later":
+                        self._spawn(self._upload_later())
                         return
                     await self.carry_out(self._engine.fail(upload.conversation, upload.id, error))
+
+    async def _upload_later(self) -> None:
+        await asyncio.sleep(RETRY_SECONDS)
+        await self._upload_all()
 
     async def _upload(self, upload: UploadRow) -> None:
         blob_id, offset = upload.blob_id, upload.offset

@@ -282,19 +282,23 @@ class Device:
         queue = self._listen()
         try:
             async with asyncio.timeout(seconds):
-                while True:
-                    message = self.message(message_id)
-                    if message.delivery == "failed":
-                        raise account.error_of_json(message.problem)
-                    if message.sequence:
-                        return message
-                    if alarm := self.vault.rows.get_conversation(message.conversation).alarm:
-                        raise account.error_of_json(alarm)
+                while not self._is_sent(message_id):
                     await queue.get()
+                return self.message(message_id)
         except TimeoutError as error:
             raise PeerUnavailable("the message waits; it goes out when the server can be reached") from error
         finally:
             self._listeners.discard(queue)
+
+    def _is_sent(self, message_id: str) -> bool:
+        row = self.vault.rows.find_message(message_id)
+        if row is None:
+            raise NotFound("there is no such message")
+        if row.delivery == "failed":
+            raise account.error_of_json(row.problem)
+        if not row.sequence and (alarm := self.vault.rows.get_conversation(row.conversation).alarm):
+            raise account.error_of_json(alarm)
+        return row.sequence > 0
 
     # --- attachments -------------------------------------------------------------------------
 
@@ -442,10 +446,22 @@ class Device:
 
     def _released(self, effects: list[Effect]) -> None:
         for effect in effects:
-            event = self._event(effect)
-            if event is not None:
+            self._settle(effect)
+            if self._listeners and (event := self._event(effect)) is not None:
                 for queue in self._listeners:
                     queue.put_nowait(event)
+
+    def _settle(self, effect: Effect) -> None:
+        """What waits in `_commit` hears how its commit ended."""
+        match effect:
+            case Notice(conversation, error) if conversation is not None:
+                self._refusals[conversation] = error
+            case CommitSettled(conversation, accepted):
+                settled = self._commits.get(conversation)
+                if settled is not None and not settled.done():
+                    settled.set_result(accepted)
+            case _:
+                pass
 
     def _event(self, effect: Effect) -> Event | None:
         match effect:
@@ -458,13 +474,6 @@ class Device:
             case Joined(conversation):
                 return Event("joined", conversation)
             case Notice(conversation, error):
-                if conversation is not None:
-                    self._refusals[conversation] = error
                 return Event("notice", conversation, None, error)
-            case CommitSettled(conversation, accepted):
-                settled = self._commits.get(conversation)
-                if settled is not None and not settled.done():
-                    settled.set_result(accepted)
-                return None
             case _:
                 return None

@@ -49,6 +49,11 @@ class CommitSettled:
 
 
 @dataclass(frozen=True)
+class AcknowledgeSoon:
+    """Something more is durably processed: `Engine.acknowledge` in a moment, once for all that comes till then."""
+
+
+@dataclass(frozen=True)
 class CaughtUp:
     """All entries that the server held at the last Sync are processed."""
 
@@ -76,4 +81,6 @@ class Retry:
     seconds: float
 
 
-Effect = SendFrame | PostCommit | Arrived | Changed | CommitSettled | CaughtUp | Joined | Notice | Retry
+Effect = (
+    SendFrame | PostCommit | Arrived | Changed | CommitSettled | AcknowledgeSoon | CaughtUp | Joined | Notice | Retry
+)

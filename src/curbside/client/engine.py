@@ -9,7 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from curbside.client.effects import CaughtUp, Changed, CommitSettled, Effect, Notice, PostCommit, Retry, SendFrame
+from curbside.client.effects import (
+    AcknowledgeSoon,
+    CaughtUp,
+    Changed,
+    CommitSettled,
+    Effect,
+    Notice,
+    PostCommit,
+    Retry,
+    SendFrame,
+)
 from curbside.client.groups import Groups
 from curbside.client.outbox import HEALED_BY_SYNC, Outbox
 from curbside.client.sync import Sync, title_of
@@ -46,6 +56,7 @@ class Engine:
         try:
             with self.vault.transaction():
                 yield
+                self.groups.write_changed()
         except BaseException:
             # What was made in memory is gone with the step: groups, and frames that will now not be sent.
             self.groups.forget()
@@ -72,26 +83,36 @@ class Engine:
         Raises: Malformed (a frame that has no place here), StorageFull, StoreUnavailable; nothing has changed then.
         """
         with self._step():
-            match frame:
-                case frames.Entries():
-                    effects = self.sync.entries(frame.items, now_ms)
-                    touched = {ConversationId(entry.conversation) for entry in frame.items}
-                    return effects + self._release(touched, now_ms) + self._acknowledge()
-                case frames.QueueItems():
-                    return self.sync.queue_items(frame.items, now_ms) + self._acknowledge()
-                case frames.Stored():
-                    return self._stored(frame, now_ms) + self._acknowledge()
-                case frames.Refused():
-                    return self._refused(frame)
-                case frames.CaughtUp():
-                    self._is_caught_up = True
-                    everything = {row.id for row in self.vault.rows.conversations()}
-                    return [CaughtUp(), *self._release(everything, now_ms)]
-                case _:
-                    raise Malformed("the server sent a frame that has no place here")
+            effects = self._apply(frame, now_ms)
+        return [*effects, AcknowledgeSoon()] if self._is_caught_up and self.sync.has_news else effects
 
-    def _acknowledge(self) -> list[Effect]:
-        return [SendFrame(self.sync.acknowledgement())] if self._is_caught_up else []
+    def _apply(self, frame: frames.ServerFrame, now_ms: int) -> list[Effect]:
+        match frame:
+            case frames.Entries():
+                effects = self.sync.entries(frame.items, now_ms)
+                touched = {ConversationId(entry.conversation) for entry in frame.items}
+                return effects + self._release(touched, now_ms)
+            case frames.QueueItems():
+                return self.sync.queue_items(frame.items, now_ms)
+            case frames.Stored():
+                return self._stored(frame, now_ms)
+            case frames.Refused():
+                return self._refused(frame)
+            case frames.CaughtUp():
+                self._is_caught_up = True
+                return [CaughtUp(), *self._release(self.vault.rows.conversations_waiting(), now_ms)]
+            case _:
+                raise Malformed("the server sent a frame that has no place here")
+
+    def acknowledge(self) -> list[Effect]:
+        """Tell the server what was processed since the last time; [] when nothing was, or no stream is in step.
+
+        A statement of progress that may be late or lost: the device itself goes by its vault. Coalesced, because each
+        one costs the server a durable write.
+        """
+        if not (self._is_caught_up and self.sync.has_news):
+            return []
+        return [SendFrame(self.sync.acknowledgement())]
 
     def _stored(self, frame: frames.Stored, now_ms: int) -> list[Effect]:
         touched: dict[ConversationId, None] = {}
@@ -118,7 +139,7 @@ class Engine:
         try:
             return self.outbox.release(conversation, now_ms)
         except (InvalidMessage, IntegrityError, AccessError) as error:
-            self.groups.forget()
+            self.groups.drop(conversation)
             return [Notice(conversation, error)]
 
     def release(self, conversation: ConversationId, now_ms: int) -> list[Effect]:

@@ -35,6 +35,8 @@ class Groups:
         self._leaf = leaf
         self._validator = validator
         self._loaded: dict[str, Group] = {}
+        self._changed: set[str] = set()
+        self._people: dict[str, tuple[int, dict[str, VerifiedDevice]]] = {}
 
     def get(self, conversation: str) -> Group:
         """The group of a conversation. Raises: NotFound."""
@@ -45,12 +47,26 @@ class Groups:
         return group
 
     def save(self, conversation: str) -> None:
-        """Write a group's state to the vault."""
-        self._vault.rows.save_group(conversation, self._loaded[conversation].save())
+        """A group has changed: it is written before the step ends, once however often it changes till then."""
+        self._changed.add(conversation)
+
+    def write_changed(self) -> None:
+        """Write the state of every group that has changed to the vault; the last thing in a step's transaction."""
+        for conversation in sorted(self._changed):
+            self._vault.rows.save_group(conversation, self._loaded[conversation].save())
+        self._changed.clear()
+
+    def drop(self, conversation: str) -> None:
+        """After a refusal in the middle of a step: the next use reads the group as it was saved."""
+        self.write_changed()
+        self._loaded.pop(conversation, None)
+        self._people.pop(conversation, None)
 
     def forget(self) -> None:
-        """Drop what is loaded; the vault holds the truth."""
+        """After a step that failed: drop what is loaded; the vault holds the truth."""
         self._loaded.clear()
+        self._changed.clear()
+        self._people.clear()
 
     # --- key packages ----------------------------------------------------------------------
 
@@ -89,6 +105,7 @@ class Groups:
         policy = self._validator.verify_group(group.extensions, group.members, group.suite)
         self._verify_rejoin(conversation, group, policy)
         self._loaded[conversation] = group
+        self._people.pop(conversation, None)
         self._add_row(conversation, group, policy.kind, "", sequence, now)
         if group.used_key_package is not None:
             self._vault.rows.delete_key_package(group.used_key_package)
@@ -167,7 +184,11 @@ class Groups:
 
     def people(self, conversation: str) -> dict[str, VerifiedDevice]:
         """One device by user id for everybody in the conversation."""
-        return {device.user_id: device for device in self.members(conversation)}
+        epoch = self.get(conversation).epoch
+        known = self._people.get(conversation)
+        if known is None or known[0] != epoch:
+            known = self._people[conversation] = epoch, {d.user_id: d for d in self.members(conversation)}
+        return known[1]
 
     def identify(self, member: MlsMember) -> VerifiedDevice:
         """Whose leaf it is; its chain was verified when it entered the group."""

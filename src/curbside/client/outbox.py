@@ -12,12 +12,12 @@ from collections.abc import Sequence
 
 from curbside.client.effects import Changed, Effect, PostCommit, Retry, SendFrame
 from curbside.client.groups import Groups
-from curbside.client.rows import MessageRow
+from curbside.client.rows import MessageRow, OutboxRow
 from curbside.client.vault import Vault
 from curbside.crypto.random import random_bytes
 from curbside.errors import CurbsideError
 from curbside.ids import ConversationId, DeviceId, UserId, decode_id, encode_id
-from curbside.mls.group import CommitRequest
+from curbside.mls.group import CommitRequest, Group
 from curbside.mls.proposals import Remove
 from curbside.wire import content, frames
 
@@ -35,13 +35,17 @@ class Outbox:
         self._me = me
         self._device_id = device_id
         self._requests: dict[int, tuple[ConversationId, str]] = {}
-        self._in_flight: set[str] = set()
+        self._in_flight: dict[str, dict[str, int]] = {}
+        """By conversation: the epoch of each message that waits for its answer."""
+        self._sent_upto: dict[str, int] = {}
+        """By conversation: all rows up to here are in flight or settled."""
         self._next_request = 1
 
     def connected(self) -> None:
         """A new connection: nothing is in flight on it."""
         self._requests.clear()
         self._in_flight.clear()
+        self._sent_upto.clear()
 
     # --- writing ---------------------------------------------------------------------------
 
@@ -53,7 +57,12 @@ class Outbox:
         self._vault.rows.get_conversation(conversation)
         encoded = content.encode(message)
         message_id = encode_id(random_bytes(16))
-        self._vault.rows.add_message(self._row(message_id, conversation, encoded, now_ms))
+        mimi_id = self._mimi_id(conversation, encoded, message)
+        self._vault.rows.add_message(
+            MessageRow(
+                0, message_id, mimi_id, conversation, 0, self._me, self._device_id, now_ms, "sending", encoded, ""
+            )
+        )
         self._vault.rows.add_outbox(message_id, conversation, encoded, report=False)
         return message_id
 
@@ -68,7 +77,7 @@ class Outbox:
     def rewrite(self, message_id: str, conversation: ConversationId, message: content.Message) -> None:
         """Replace the content of a message that has not been encrypted yet (its attachment has a place now)."""
         encoded = content.encode(message)
-        self._vault.rows.save_content(message_id, self._mimi_id(conversation, encoded), encoded)
+        self._vault.rows.save_content(message_id, self._mimi_id(conversation, encoded, message), encoded)
         self._vault.rows.delete_outbox(message_id)
         self._vault.rows.add_outbox(message_id, conversation, encoded, report=False)
 
@@ -79,14 +88,9 @@ class Outbox:
             self._vault.rows.add_outbox(message_id, row.conversation, row.content, report=False)
             self._vault.rows.save_delivery(message_id, "sending")
 
-    def _row(self, message_id: str, conversation: ConversationId, encoded: bytes, now_ms: int) -> MessageRow:
-        mimi_id = self._mimi_id(conversation, encoded)
-        return MessageRow(
-            0, message_id, mimi_id, conversation, 0, self._me, self._device_id, now_ms, "sending", encoded, ""
-        )
-
-    def _mimi_id(self, conversation: ConversationId, encoded: bytes) -> bytes:
-        return content.message_id(encoded, content.user_uri(self._me), content.conversation_uri(conversation))
+    def _mimi_id(self, conversation: ConversationId, encoded: bytes, message: content.Message) -> bytes:
+        room = content.conversation_uri(conversation)
+        return content.message_id(encoded, content.user_uri(self._me), room, message)
 
     # --- releasing -------------------------------------------------------------------------
 
@@ -98,7 +102,7 @@ class Outbox:
         pending = self._groups.pending(conversation)
         if pending is not None:
             return [PostCommit(conversation, pending)]
-        waiting = self._vault.rows.outbox(conversation)
+        waiting = self._vault.rows.outbox(conversation, after=self._sent_upto.get(conversation, 0))
         if not waiting:
             return []
         group = self._groups.get(conversation)
@@ -106,31 +110,32 @@ class Outbox:
             return []
         if group.pending:
             return [PostCommit(conversation, self._groups.stage(conversation, CommitRequest(), now_ms // 1000))]
-        uploading = {upload.id for upload in self._vault.rows.uploads()}
+        in_flight = self._in_flight.setdefault(conversation, {})
+        if any(epoch != group.epoch for epoch in in_flight.values()):
+            return []  # it may be refused and sent again: what was written later must not pass it
+        return self._send(conversation, group, [item for item in waiting if item.id not in in_flight])
+
+    def _send(self, conversation: ConversationId, group: Group, waiting: list[OutboxRow]) -> list[Effect]:
+        uploading = self._vault.rows.uploading(conversation)
         effects: list[Effect] = []
-        changed = False
         for item in waiting:
-            if item.id in self._in_flight:
-                if item.epoch != group.epoch:
-                    break  # it may be refused and sent again: what was written later must not pass it
-                continue
             if item.id in uploading:
                 continue
             envelope = item.envelope
             if item.epoch != group.epoch:
                 envelope = group.encrypt(item.content, decode_id(item.id))
+                self._groups.save(conversation)
                 self._vault.rows.save_envelope(item.id, group.epoch, envelope)
-                changed = True
             effects.append(SendFrame(self._send_frame(conversation, item.id, group.epoch, envelope)))
-        if changed:
-            self._groups.save(conversation)
+        if not uploading and waiting:
+            self._sent_upto[conversation] = waiting[-1].row
         return effects
 
     def _send_frame(self, conversation: ConversationId, message_id: str, epoch: int, envelope: bytes) -> frames.Send:
         request = self._next_request
         self._next_request += 1
         self._requests[request] = (conversation, message_id)
-        self._in_flight.add(message_id)
+        self._in_flight[conversation][message_id] = epoch
         return frames.Send(request, conversation, decode_id(message_id), epoch, envelope)
 
     # --- settling --------------------------------------------------------------------------
@@ -141,12 +146,12 @@ class Outbox:
         if found is None:
             return None
         conversation, message_id = found
-        self.settle(message_id, item.sequence, item.received_at)
+        self.settle(conversation, message_id, item.sequence, item.received_at)
         return conversation
 
-    def settle(self, message_id: str, sequence: int, at: int) -> None:
+    def settle(self, conversation: ConversationId, message_id: str, sequence: int, at: int) -> None:
         """This message is in the log at `sequence`."""
-        self._in_flight.discard(message_id)
+        self._in_flight.get(conversation, {}).pop(message_id, None)
         self._vault.rows.save_stored(message_id, sequence, at)
         self._vault.rows.delete_outbox(message_id)
 
@@ -156,9 +161,10 @@ class Outbox:
         if found is None:
             return []
         conversation, message_id = found
-        self._in_flight.discard(message_id)
+        self._in_flight.get(conversation, {}).pop(message_id, None)
+        self._sent_upto.pop(conversation, None)
         if frame.code in HEALED_BY_SYNC:
-            cursor = self._vault.rows.get_conversation(conversation).cursor
+            cursor = self._vault.rows.find_cursor(conversation) or 0
             return [SendFrame(frames.Sync({conversation: cursor}, self._vault.rows.queue_position()))]
         if frame.code in TRIED_LATER:
             return [Retry(conversation, float(error.members.get("retry_after", RETRY_SECONDS)))]

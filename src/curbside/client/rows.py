@@ -207,13 +207,24 @@ class VaultRows:
         """Cursor by conversation, for Sync."""
         return {r[0]: r[1] for r in self._all("select id, cursor from conversation where alarm = ''")}
 
+    def find_cursor(self, conversation: str) -> int | None:
+        """One conversation's cursor; None when there is no such conversation, or it has stopped."""
+        row = self._one("select cursor from conversation where id = ? and alarm = ''", (conversation,))
+        return None if row is None else int(row[0])
+
+    def conversations_waiting(self) -> set[ConversationId]:
+        """Conversations that have something to send: messages or a commit."""
+        sql = "select conversation from outbox union select conversation from pending_commit"
+        return {r[0] for r in self._all(sql)}
+
     def save_group(self, conversation: str, mls: bytes) -> None:
         """Store a group's state."""
         self._run("update conversation set mls = ? where id = ?", (mls, conversation))
 
-    def save_cursor(self, conversation: str, cursor: int) -> None:
-        """Move a cursor forward."""
-        self._run("update conversation set cursor = ? where id = ? and cursor < ?", (cursor, conversation, cursor))
+    def save_cursor(self, conversation: str, cursor: int) -> bool:
+        """Move a cursor forward; whether it was not there yet."""
+        sql = "update conversation set cursor = ? where id = ? and cursor < ?"
+        return self._run(sql, (cursor, conversation, cursor)) > 0
 
     def save_title(self, conversation: str, title: str) -> None:
         """Set the title people see."""
@@ -237,7 +248,8 @@ class VaultRows:
 
     def save_person(self, user_id: str, name: str, role: str, certificate: bytes) -> None:
         """Remember a person whose chain was verified."""
-        self._run("insert or replace into person values (?, ?, ?, ?)", (user_id, name, role, certificate))
+        if self.find_person(user_id) != (name, role, certificate):
+            self._run("insert or replace into person values (?, ?, ?, ?)", (user_id, name, role, certificate))
 
     def find_person(self, user_id: str) -> tuple[str, str, bytes] | None:
         """(name, role, user certificate)."""
@@ -269,6 +281,15 @@ class VaultRows:
         """A message by its id."""
         row = self._one(f"select {_MESSAGE} from message where id = ?", (message,))  # noqa: S608
         return None if row is None else MessageRow(*row)
+
+    def has_message(self, message: str) -> bool:
+        """Whether there is a message with this id."""
+        return self._one("select 1 from message where id = ?", (message,)) is not None
+
+    def find_message_place(self, message: str) -> str | None:
+        """The conversation of the message with this id."""
+        row = self._one("select conversation from message where id = ?", (message,))
+        return None if row is None else str(row[0])
 
     def find_own_at(self, conversation: str, sequence: int, me: str) -> str | None:
         """The id of the own message that the server stored under a sequence number."""
@@ -340,16 +361,21 @@ class VaultRows:
             (message, conversation, content, int(report)),
         )
 
-    def outbox(self, conversation: str | None = None) -> list[OutboxRow]:
-        """What waits, in the order it was written."""
-        where, values = ("where conversation = ?", (conversation,)) if conversation else ("", ())
-        rows = self._all(f"select {_OUTBOX} from outbox {where} order by row", values)  # noqa: S608
-        return [_outbox_row(r) for r in rows]
+    def outbox(self, conversation: str | None = None, *, after: int = 0) -> list[OutboxRow]:
+        """What waits, in the order it was written. after: only what has a higher `row`."""
+        where, values = ("and conversation = ?", (conversation,)) if conversation else ("", ())
+        sql = f"select {_OUTBOX} from outbox where row > ? {where} order by row"  # noqa: S608
+        return [_outbox_row(r) for r in self._all(sql, (after, *values))]
 
     def find_outbox(self, message: str) -> OutboxRow | None:
         """One waiting message."""
         r = self._one(f"select {_OUTBOX} from outbox where id = ?", (message,))  # noqa: S608
         return None if r is None else _outbox_row(r)
+
+    def find_outbox_place(self, message: str) -> str | None:
+        """The conversation of one waiting message."""
+        row = self._one("select conversation from outbox where id = ?", (message,))
+        return None if row is None else str(row[0])
 
     def save_envelope(self, message: str, epoch: int, envelope: bytes) -> None:
         """Keep what was encrypted, so that a retry repeats the same bytes."""
@@ -385,6 +411,10 @@ class VaultRows:
     def uploads(self) -> list[UploadRow]:
         """What is still to be uploaded."""
         return [UploadRow(*r) for r in self._all("select id, conversation, blob_id, ciphertext, offset from upload")]
+
+    def uploading(self, conversation: str) -> set[str]:
+        """Messages of a conversation whose attachment is not up yet."""
+        return {r[0] for r in self._all("select id from upload where conversation = ?", (conversation,))}
 
     def save_upload(self, message: str, blob_id: str, offset: int) -> None:
         """Remember how far an upload is."""

@@ -66,14 +66,16 @@ def decode(data: bytes) -> Message:
     return _read_message(cbor.decode(data, _DEPTH))
 
 
-def message_id(encoded: bytes, sender_uri: str, room_uri: str) -> bytes:
+def message_id(encoded: bytes, sender_uri: str, room_uri: str, decoded: Message | None = None) -> bytes:
     """The id of an encoded message sent by `sender_uri` in `room_uri` (draft, "Message ID").
+
+    decoded: what `encoded` says, where the caller has it at hand.
 
     Raises:
         Malformed: `encoded` is not a message, or a URI is too long.
         TooLarge: `encoded` is over MESSAGE_BYTES.
     """
-    salt = decode(encoded).salt
+    salt = (decoded or decode(encoded)).salt
     hashed = hashlib.sha256()
     for uri in (sender_uri.encode(), room_uri.encode()):
         if len(uri) > URI_BYTES:
