@@ -191,6 +191,12 @@ async def test_made_up_tokens_are_counted_on_their_address(tmp_path: Path) -> No
         running.stop()
 
 
+async def test_a_made_up_token_takes_no_more_memory_for_being_long(running: Running, http: httpx.AsyncClient) -> None:
+    for number in range(3):
+        await http.get("/v1/devices", headers={"authorization": f"DPoP {number}" + "x" * 10_000, "dpop": "a.b.c"})
+    assert max(map(len, running.app._gateway._requests._buckets)) < 100
+
+
 async def test_sign_in_attempts_have_a_stricter_budget(tmp_path: Path) -> None:
     given = msgspec.structs.replace(GENEROUS, attempts_per_second=0.01, attempts_burst=3)
     running = Running(tmp_path, limits=given).start()

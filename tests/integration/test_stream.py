@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 import websockets
-from running import GENEROUS, Person, Running, Wire
+from running import GENEROUS, WAIT, Person, Running, Wire
 from test_delivery import forge, meet
 
 from curbside.audit.events import EventName
@@ -19,6 +19,7 @@ from curbside.crypto.random import random_bytes
 from curbside.crypto.sign import generate_signature_key
 from curbside.ids import encode_id
 from curbside.mls.group import CommitRequest
+from curbside.server.connection import ANSWERS_WAITING
 from curbside.wire import frames, limits
 
 START = 1_790_000_000
@@ -200,6 +201,54 @@ async def test_a_slow_reader_costs_bounded_memory_and_misses_nothing(tmp_path: P
         await bob.close()
     finally:
         running.stop()
+
+
+async def test_a_peer_that_reads_no_answers_is_not_read_either(running: Running, alice: Person) -> None:
+    wire = await alice.connect()
+    wire.socket.transport.pause_reading()
+    frame = frames.Sync({f"no id {number}": 0 for number in range(5_000)}, 0)
+
+    async def ask() -> None:
+        while True:
+            await wire.send(frame)
+
+    asking = asyncio.create_task(ask())
+    async with asyncio.timeout(WAIT):
+        while not running.call(lambda: is_full(running)):
+            assert running.call(lambda: answers_of(running)) <= 5_000 + ANSWERS_WAITING
+            await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    wire.socket.transport.abort()
+
+
+async def is_full(running: Running) -> bool:
+    """Whether the only connection waits for its peer to read."""
+    return any(not listener._room.is_set() and listener._wake.is_set() for listener in listeners_of(running))
+
+
+async def answers_of(running: Running) -> int:
+    """Answers that wait for any connection."""
+    return max(len(listener._frames) for listener in listeners_of(running))
+
+
+def listeners_of(running: Running) -> list[Any]:
+    """All connections, as they are inside."""
+    services = running.app.services
+    assert services is not None
+    return services.fanout.list_listeners()
+
+
+async def test_a_device_follows_no_more_conversations_than_one_sync_can_name(alice: Person) -> None:
+    wire = await alice.connect()
+    for part in range(2):
+        first = part * limits.CURSORS_PER_SYNC
+        names = [encode_id((first + number).to_bytes(16, "big")) for number in range(limits.CURSORS_PER_SYNC)]
+        await wire.send(frames.Sync(dict.fromkeys(names, 0), 0))
+    while isinstance(frame := await wire.receive(), frames.Refused):
+        pass
+    assert isinstance(frame, frames.Closing)
+    assert frame.code == "too_large"
 
 
 def msgspec_vector(data: bytes) -> bytes:

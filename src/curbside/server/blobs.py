@@ -123,6 +123,7 @@ class BlobService:
         Raises: NotFound; OffsetConflict (offset); TooLarge; BlobCorrupt when the hash does not fit, which
         puts the upload back to its beginning; StorageFull, StoreUnavailable.
         """
+        decode_id(blob_id)
         async with self._lock(BlobId(blob_id)):
             record = await self._get_own(subject, blob_id)
             if record.completed_at or offset != record.offset:

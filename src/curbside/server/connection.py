@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from curbside.errors import CurbsideError, NotFound
+from curbside.errors import CurbsideError, NotFound, TooLarge
 from curbside.ids import ConversationId
 from curbside.policy.access import Subject
 from curbside.server.config import Limits
@@ -37,6 +37,8 @@ CLOSE_SECONDS: Final = 2.0
 """A peer that does not read gets this long to hear why the connection ends."""
 FRAME_ROOM: Final = sizes.FRAME_BYTES - 1024
 QUEUE_ITEMS: Final = 8
+ANSWERS_WAITING: Final = 1_024
+"""Answers that a peer has not read; above this its frames wait."""
 _POLICY_VIOLATION: Final = 1008
 _GOING_AWAY: Final = 1001
 _encoder: Final = msgspec.msgpack.Encoder()
@@ -92,14 +94,13 @@ class Connection:
     # --- what the reader of frames does -------------------------------------------------------
 
     async def wait_for_room(self) -> None:
-        """Until fewer sends are in flight than are allowed."""
+        """Until fewer sends are in flight, and fewer answers wait for the peer to read them, than are allowed."""
         await self._room.wait()
 
     def count_send(self) -> None:
         """A send was accepted and waits for its answer."""
         self._in_flight += 1
-        if self._in_flight >= self._limits.requests_in_flight:
-            self._room.clear()
+        self._count_room()
 
     def refuse(self, request: int, error: CurbsideError) -> None:
         """Answer a request that never was in flight."""
@@ -107,7 +108,10 @@ class Connection:
         self._put(Refused(request, shown.code, shown.detail, shown.members))
 
     def sync(self, frame: Sync) -> None:
-        """Start over from these cursors; what was named in earlier Syncs goes on."""
+        """Start over from these cursors; what was named in earlier Syncs goes on.
+
+        Raises: TooLarge when it follows more conversations than one Sync can name.
+        """
         for name, cursor in frame.cursors.items():
             conversation_id = ConversationId(name)
             if not is_id(name):
@@ -117,6 +121,8 @@ class Connection:
             self._subscriptions[conversation_id] = _Subscription(cursor)
             self._behind[conversation_id] = None
             self._fanout.subscribe(self, conversation_id)
+        if len(self._subscriptions) > sizes.CURSORS_PER_SYNC:
+            raise TooLarge(limit=sizes.CURSORS_PER_SYNC)
         self._queue_after = max(self._queue_after, frame.queue)
         self._is_queue_behind = True
         self._syncs += 1
@@ -129,8 +135,8 @@ class Connection:
     # --- Listener and SendSink ----------------------------------------------------------------
 
     def stored(self, item: StoredItem, conversation_id: ConversationId) -> None:
-        self._end_flight()
         self._stored.append(item)
+        self._end_flight()
         subscription = self._subscriptions.get(conversation_id)
         if subscription is not None:
             if not subscription.is_behind and item.sequence == subscription.sent + 1:
@@ -211,6 +217,7 @@ class Connection:
             frames, self._frames = self._frames, []
             for frame in frames:
                 await self._emit(frame)
+            self._count_room()
             if self._entries:
                 part = self._take_part()
                 self._entry_bytes -= sum(len(entry.encoded) for entry in part)
@@ -290,12 +297,19 @@ class Connection:
 
     def _put(self, frame: ServerFrame) -> None:
         self._frames.append(_encoder.encode(frame))
+        self._count_room()
         self._wake.set()
 
     def _end_flight(self) -> None:
         self._in_flight -= 1
-        if self._in_flight < self._limits.requests_in_flight:
+        self._count_room()
+
+    def _count_room(self) -> None:
+        waiting = len(self._frames) + len(self._stored)
+        if self._in_flight < self._limits.requests_in_flight and waiting < ANSWERS_WAITING:
             self._room.set()
+        else:
+            self._room.clear()
 
     def _fall_behind(self, name: ConversationId, subscription: _Subscription, known: int) -> None:
         subscription.known = max(subscription.known, known)

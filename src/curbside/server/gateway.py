@@ -35,6 +35,7 @@ from curbside.server.logs import LogEvent, Method, find_code, find_place
 from curbside.server.metrics import Metrics
 from curbside.server.origins import find_address, find_header, find_origin, is_foreign
 from curbside.server.problems import encode_problem
+from curbside.server.sessions import hash_token
 from curbside.server.turned_away import TurnedAway
 from curbside.server.web import WebClient
 from curbside.wire import limits as sizes
@@ -146,7 +147,7 @@ class Gateway:
             self._requests.take(address)
         else:  # a session has its own budget; tokens that are none are counted on the address, see _count
             self._requests.check(address)
-            self._requests.take("token " + token)
+            self._requests.take("token " + hash_token(token).hex())  # as long as a peer likes, and kept
 
     def _count(self, scope: Scope, exchange: _Exchange, failure: BaseException | None) -> None:
         self._parts.metrics.requests.labels(f"{exchange.status // 100}xx").inc()
