@@ -314,6 +314,17 @@ async def test_a_refusal_leaves_its_event_and_nothing_else(store: Store) -> None
     assert [b"message.refused" in record.event and b"not_found" in record.event for record in records] == [True]
 
 
+async def test_a_refusal_that_cannot_be_written_down_fails_its_caller_alone(store: Store) -> None:
+    def refused(error: CurbsideError) -> AuditEvent:
+        return AuditEvent(at=1, name=EventName.MESSAGE_REFUSED, reason=f"free text: {error.detail}")
+
+    async with asyncio.timeout(20):
+        with pytest.raises(UsageError):
+            await store.write(fail_after(lambda tx: tx.append_audit(event()), NotFound()), refused)
+        assert await count_events(store) == 0
+        await begin(store)
+
+
 async def test_events_get_places_without_gaps_and_leaf_hashes(store: Store) -> None:
     def log(tx: Change, number: int) -> None:
         tx.append_audit(event(number))

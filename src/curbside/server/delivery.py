@@ -155,8 +155,9 @@ class DeliveryService:
             began = time.perf_counter()
             outcomes = await self._store.write(lambda tx: self._write_batch(tx, batch, live))
             self._metrics.write_seconds.observe(time.perf_counter() - began)
-        except CurbsideError as error:
-            outcomes, live = [_Outcome(error=error)] * len(batch), {}
+        except Exception as error:  # noqa: BLE001  a mistake of ours must not end all sending
+            shown = error if isinstance(error, CurbsideError) else UsageError()
+            outcomes, live = [_Outcome(error=shown)] * len(batch), {}
         self._metrics.batch.observe(len(batch))
         for sending, outcome in zip(batch, outcomes, strict=True):
             self._answer(sending, outcome, live)

@@ -26,6 +26,17 @@ class Job:
     outcome: Any = None
     failure: BaseException | None = None
 
+    def make_refusal(self) -> bytes | None:
+        """The event that its refusal leaves, encoded. One that cannot be made fails the caller, not the thread."""
+        if self.refusal is None or not isinstance(self.failure, CurbsideError):
+            return None
+        try:
+            event = self.refusal(self.failure)
+            return None if event is None else event.encode()
+        except Exception as error:  # noqa: BLE001  whatever it is belongs to the caller, and the writer must live
+            self.failure = error
+            return None
+
 
 class WriteQueue:
     """Changes on their way from the callers to the one thread that writes. group_changes: most in one transaction."""

@@ -165,10 +165,8 @@ class PostgresStore:
             if session.is_lost or not session.undo_change():
                 raise _TransactionLostError from error
             job.failure = map_failure(error)
-            if job.refusal is not None and isinstance(job.failure, CurbsideError):
-                event = job.refusal(job.failure)
-                if event is not None:
-                    events.append(event.encode())
+            if (event := job.make_refusal()) is not None:
+                events.append(event)
 
     def _commit(self, session: Session) -> None:
         number = self._commits + 1

@@ -131,10 +131,8 @@ class SqliteStore:
                 raise _TransactionLostError from error
             run("ROLLBACK TO change")
             job.failure = _map_failure(error)
-            if job.refusal is not None and isinstance(job.failure, CurbsideError):
-                event = job.refusal(job.failure)
-                if event is not None:
-                    events.append(event.encode())
+            if (event := job.make_refusal()) is not None:
+                events.append(event)
         run("RELEASE change")
 
     def _forget_transaction(self) -> None:
