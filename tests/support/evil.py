@@ -23,6 +23,7 @@ from curbside.mls.group import Group
 from curbside.mls.key_package import KeyPackageSecrets, OwnLeaf, make_key_package
 from curbside.mls.nodes import CREDENTIAL_X509, Capabilities, Credential
 from curbside.mls.trust import UnsafeAcceptAll
+from curbside.server.app import CurbsideApp
 from curbside.wire import frames
 from curbside.wire.group_policy import GROUP_POLICY
 
@@ -73,7 +74,7 @@ class Evil:
     # --- streams -----------------------------------------------------------------------------
 
     async def push(self, who: str, frame: Any) -> None:
-        """Send somebody a frame that the application never sent."""
+        """Send somebody, by name or by device id, a frame that the application never sent."""
         await self._streams[who](frame)
 
     def envelopes(self, who: str, conversation: str) -> list[frames.Send]:
@@ -93,8 +94,11 @@ class Evil:
 
         async def down(event: Any) -> None:
             if event["type"] == "websocket.send":
-                for frame in self.down(who, _down.decode(event["bytes"])):
-                    await push(frame)
+                frame = _down.decode(event["bytes"])
+                if isinstance(frame, frames.Ready):
+                    self._streams[frame.device_id] = push
+                for passed in self.down(who, frame):
+                    await push(passed)
             else:
                 await send(event)
 
@@ -142,6 +146,17 @@ class Evil:
             if changed is not None:
                 return msgspec.json.encode(changed)
         return body
+
+
+class EvilApp:
+    """The application with the middleman in front, for `server.app.build_server`."""
+
+    def __init__(self, app: CurbsideApp, evil: Evil) -> None:
+        self.drain = app.drain
+        self._handle = evil.middleman(app, "")
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._handle(scope, receive, send)
 
 
 # --- attackers ------------------------------------------------------------------------------

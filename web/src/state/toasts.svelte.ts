@@ -8,6 +8,8 @@ export interface Toast {
   tone: "problem" | "done";
   title: string;
   detail: string;
+  /** The device that was refused, or "". */
+  device: string;
 }
 
 const KEPT = 3;
@@ -26,12 +28,15 @@ export class ToastStore {
   /** Stays until it is dismissed: a person on the ward may look away. The same one is not shown twice. */
   problem(error: Problem | unknown): void {
     const problem = asProblem(error);
-    if (this.items.some((toast) => toast.title === problem.title)) return;
-    this.#add({ tone: "problem", title: problem.title, detail: problem.nextStep || problem.detail });
+    const { title } = problem;
+    const named = problem.members?.["device"];
+    const device = typeof named === "string" ? named : "";
+    if (this.items.some((toast) => toast.title === title && toast.device === device)) return;
+    this.#add({ tone: "problem", title, detail: problem.nextStep || problem.detail, device });
   }
 
   done(title: string): void {
-    const id = this.#add({ tone: "done", title, detail: "" });
+    const id = this.#add({ tone: "done", title, detail: "", device: "" });
     setTimeout(() => this.dismiss(id), DONE_MS);
   }
 
