@@ -84,14 +84,22 @@ def storage_errors() -> Iterator[None]:
     """What SQLite says, as errors of ours. Raises: StorageFull, StoreUnavailable, IntegrityError, VaultLocked."""
     try:
         yield
-    except apsw.FullError as error:
-        raise StorageFull("this device has no room left") from error
-    except (apsw.NotADBError, apsw.CorruptError) as error:
-        raise IntegrityError("the vault file is damaged, or does not fit its key") from error
-    except apsw.ConnectionClosedError as error:
-        raise VaultLocked from error
-    except (apsw.BusyError, apsw.LockedError, apsw.IOError, apsw.CantOpenError, apsw.ReadOnlyError) as error:
-        raise StoreUnavailable("the vault cannot be written right now") from error
+    except apsw.Error as error:
+        raise _map_error(error) from error
+
+
+def _map_error(error: apsw.Error) -> Exception:
+    match error:
+        case apsw.FullError():
+            return StorageFull("this device has no room left")
+        case apsw.NotADBError() | apsw.CorruptError():
+            return IntegrityError("the vault file is damaged, or does not fit its key")
+        case apsw.ConnectionClosedError():
+            return VaultLocked()
+        case apsw.BusyError() | apsw.LockedError() | apsw.IOError() | apsw.CantOpenError() | apsw.ReadOnlyError():
+            return StoreUnavailable("the vault cannot be written right now")
+        case _:
+            return error
 
 
 class VaultRows:
@@ -110,17 +118,23 @@ class VaultRows:
         self._db.close()
 
     def _one(self, sql: str, values: tuple[Any, ...] = ()) -> tuple[Any, ...] | None:
-        with storage_errors():
+        try:
             return next(iter(self._db.execute(sql, values)), None)
+        except apsw.Error as error:
+            raise _map_error(error) from error
 
     def _all(self, sql: str, values: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-        with storage_errors():
+        try:
             return iter(list(self._db.execute(sql, values)))
+        except apsw.Error as error:
+            raise _map_error(error) from error
 
     def _run(self, sql: str, values: tuple[Any, ...]) -> int:
-        with storage_errors():
+        try:
             self._db.execute(sql, values)
             return int(self._db.changes())
+        except apsw.Error as error:
+            raise _map_error(error) from error
 
     # --- settings, secrets, certificates ---------------------------------------------------
 
@@ -175,6 +189,15 @@ class VaultRows:
     def delete_key_package(self, reference: bytes) -> None:
         """Forget a used key package; a last-resort one stays (RFC 9420 section 16.8)."""
         self._run("delete from key_package where reference = ? and last_resort = 0", (reference,))
+
+    def newest_last_resort(self) -> int:
+        """When the newest key package of last resort was made, Unix milliseconds; 0 without one."""
+        row = self._one("select max(created_at) from key_package where last_resort = 1")
+        return 0 if row is None or row[0] is None else int(row[0])
+
+    def delete_key_packages_before(self, now_ms: int) -> None:
+        """Forget those that were made before."""
+        self._run("delete from key_package where created_at < ?", (now_ms,))
 
     # --- conversations ---------------------------------------------------------------------
 

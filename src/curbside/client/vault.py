@@ -29,6 +29,8 @@ from curbside.ids import encode_base64url
 
 SCHEMA_VERSION = 1
 VAULT_KEY_BYTES = 32
+CACHE_KIB = 8192
+"""Decrypted pages kept in memory: enough for the group states that are written with every message."""
 
 
 class Vault:
@@ -139,6 +141,8 @@ def _prepare(db: apsw.Connection, key: SecretBytes) -> None:
     db.pragma("synchronous", 2)
     db.pragma("foreign_keys", 1)
     db.pragma("secure_delete", 1)
+    db.pragma("cache_size", -CACHE_KIB)
+    db.pragma("wal_autocheckpoint", 4000)
     db.set_busy_timeout(2000)
 
 

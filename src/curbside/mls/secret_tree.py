@@ -7,6 +7,7 @@ decrypts and verifies. Spending deletes the key, the ratchet secrets before it a
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass, field
 from typing import Final, final
 
@@ -14,13 +15,15 @@ from curbside.crypto.suites import Suite
 from curbside.errors import Replayed
 from curbside.mls import tree_math
 from curbside.mls.checks import Check, require
-from curbside.mls.codec import Reader, u8, u32, u64, vector, vector_of
+from curbside.mls.codec import Reader, u32, u64, vector, vector_of
 from curbside.mls.labels import derive_tree_secret, expand_with_label
 
 HANDSHAKE: Final = 0
 APPLICATION: Final = 1
 _LABELS: Final = (b"handshake", b"application")
 _MAX_GENERATION: Final = 2**32 - 1
+_PLACE: Final = struct.Struct(">IBI")
+"""Leaf, kind and generation of a saved ratchet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +183,7 @@ class SecretTree:
         """For saved state."""
         nodes = (u32(node) + vector(secret) for node, secret in sorted(self._nodes.items()))
         ratchets = (
-            u32(leaf) + u8(kind) + u32(ratchet.generation) + vector(ratchet.secret) + _encode_skipped(ratchet)
+            _PLACE.pack(leaf, kind, ratchet.generation) + vector(ratchet.secret) + _encode_skipped(ratchet)
             for (leaf, kind), ratchet in sorted(self._ratchets.items())
         )
         return u32(self.leaf_count) + vector_of(nodes) + vector_of(ratchets)
@@ -195,6 +198,8 @@ class SecretTree:
 
 
 def _encode_skipped(ratchet: Ratchet) -> bytes:
+    if not ratchet.skipped:
+        return b"\0"
     return vector_of(
         u32(generation) + vector(skipped.key) + vector(skipped.nonce) + u64(skipped.born)
         for generation, skipped in sorted(ratchet.skipped.items())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from curbside.crypto.suites import get_suite
 from curbside.errors import IntegrityError, InvalidMessage
@@ -59,13 +60,7 @@ class GroupSettings:
 
     def encode(self) -> bytes:
         """For saved state."""
-        limits, ratchets = self.limits, self.ratchets
-        numbers = (
-            self.past_epochs, self.past_seconds, self.resumption_epochs, self.tree_in_welcome,
-            self.private_handshakes, limits.max_lifetime, limits.max_leaves, limits.max_pending,
-            limits.join_requests, ratchets.max_forward, ratchets.max_skipped, ratchets.skipped_seconds,
-        )  # fmt: skip
-        return vector_of(map(u16, self.suites)) + vector_of(map(u32, self.padding)) + b"".join(map(u64, numbers))
+        return _encode_settings(self)
 
     @classmethod
     def read(cls, reader: Reader) -> GroupSettings:
@@ -78,9 +73,23 @@ class GroupSettings:
         return cls(suites, padding, past, seconds, resumption, bool(in_welcome), bool(private), limits, ratchets)
 
 
+@lru_cache(maxsize=8)
+def _encode_settings(settings: GroupSettings) -> bytes:
+    limits, ratchets = settings.limits, settings.ratchets
+    numbers = (
+        settings.past_epochs, settings.past_seconds, settings.resumption_epochs, settings.tree_in_welcome,
+        settings.private_handshakes, limits.max_lifetime, limits.max_leaves, limits.max_pending,
+        limits.join_requests, ratchets.max_forward, ratchets.max_skipped, ratchets.skipped_seconds,
+    )  # fmt: skip
+    return vector_of(map(u16, settings.suites)) + vector_of(map(u32, settings.padding)) + b"".join(map(u64, numbers))
+
+
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class EpochState:
-    """One epoch as a member knows it. `private` holds HPKE private keys by node index."""
+    """One epoch as a member knows it. `private` holds HPKE private keys by node index.
+
+    `_kept` holds the encoding of all but the message keys, once it was made: only those change within an epoch.
+    """
 
     public: PublicState
     own: int
@@ -89,6 +98,7 @@ class EpochState:
     secrets: EpochSecrets
     tree: SecretTree
     reinit: ReInit | None = None
+    _kept: list[bytes] = field(default_factory=list, init=False)
 
     def keys(self) -> EpochKeys:
         """What opens and seals private messages."""
@@ -106,13 +116,18 @@ class EpochState:
 
     def encode(self) -> bytes:
         """For saved state."""
+        if not self._kept:
+            self._kept.append(self._encode_fixed())
+        reinit = None if self.reinit is None else encode_proposal(self.reinit)
+        return b"".join((self._kept[0], self.tree.encode(), optional(reinit)))
+
+    def _encode_fixed(self) -> bytes:
         public = self.public
         private = (u32(node) + vector(key) for node, key in sorted(self.private.items()))
-        reinit = None if self.reinit is None else encode_proposal(self.reinit)
         return b"".join(
             (
                 u32(self.own), public.encoded_context, vector(public.tree.encode()), vector(public.confirmation_tag),
-                self.leaf.encode(), vector_of(private), self.secrets.encode(), self.tree.encode(), optional(reinit),
+                self.leaf.encode(), vector_of(private), self.secrets.encode(),
             )
         )  # fmt: skip
 
@@ -132,7 +147,10 @@ class EpochState:
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class PastEpoch:
-    """What is left of an epoch: keys of messages that may still come, and who the senders were."""
+    """What is left of an epoch: keys of messages that may still come, and who the senders were.
+
+    `_kept` holds what was encoded of the members last, with the epoch that they were compared with.
+    """
 
     epoch: int
     ended: int
@@ -140,6 +158,7 @@ class PastEpoch:
     sender_data: bytes
     tree: SecretTree
     members: dict[int, Member]
+    _kept: list[tuple[PublicState, bytes]] = field(default_factory=list, init=False)
 
     def keys(self) -> EpochKeys:
         """What opens late messages."""
@@ -149,12 +168,17 @@ class PastEpoch:
         member = self.members.get(index)
         return None if member is None else member.signature_key
 
-    def encode(self, current: dict[int, Member]) -> bytes:
+    def encode(self, current: PublicState) -> bytes:
         """For saved state: only members that differ from the current ones are written."""
-        changed = [i for i in sorted({*current, *self.members}) if current.get(i) != self.members.get(i)]
-        members = (u32(i) + optional(_encode_member(self.members.get(i))) for i in changed)
+        if not self._kept or self._kept[0][0] is not current:
+            self._kept[:] = [(current, self._encode_members(current))]
         head = u64(self.epoch) + u64(self.ended) + vector(self.context) + vector(self.sender_data)
-        return head + self.tree.encode() + vector_of(members)
+        return head + self.tree.encode() + self._kept[0][1]
+
+    def _encode_members(self, current: PublicState) -> bytes:
+        present = {index: Member.of(index, leaf) for index, leaf in current.tree.leaves()}
+        changed = [i for i in sorted({*present, *self.members}) if present.get(i) != self.members.get(i)]
+        return vector_of(u32(i) + optional(_encode_member(self.members.get(i))) for i in changed)
 
     @classmethod
     def reader(cls, current: PublicState) -> Callable[[Reader], PastEpoch]:
@@ -260,14 +284,11 @@ class GroupState:
 
     def encode(self) -> bytes:
         """The saved form: holds secrets, belongs in the vault."""
-        members: dict[int, Member] = {}
-        if self.past:
-            members = {index: Member.of(index, leaf) for index, leaf in self.current.public.tree.leaves()}
         updates = (vector(k) + vector(u.private) + u.leaf.encode() for k, u in self.own_updates.items())
         return b"".join(
             (
                 u8(_SAVE_VERSION), self.settings.encode(), self.current.encode(),
-                vector_of(epoch.encode(members) for epoch in self.past),
+                vector_of(epoch.encode(self.current.public) for epoch in self.past),
                 vector_of(u64(epoch) + vector(psk) for epoch, psk in self.resumption),
                 vector_of(vector(ref) + _encode_sent(sent) for ref, sent in self.pending.items()),
                 vector_of(updates), optional(None if self.staged is None else self.staged.encode()), u8(self.removed),

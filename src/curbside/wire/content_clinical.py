@@ -209,6 +209,8 @@ def check_extensions(message: Message) -> None:
     Raises:
         Malformed: one has not.
     """
+    if not message.extensions:
+        return
     for known in KNOWN:
         if known.KEY in message.extensions and message.extensions[known.KEY] is None:
             raise Malformed("extension: a map was expected")
