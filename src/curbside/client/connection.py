@@ -24,6 +24,7 @@ from curbside.errors import (
     OffsetConflict,
     PeerUnavailable,
     Unavailable,
+    UsageError,
     WrongPassphrase,
 )
 from curbside.ids import ConversationId, encode_base64url
@@ -125,6 +126,8 @@ class Connection:
             except CurbsideError as error:
                 if not isinstance(error, Unavailable):
                     self._released([Notice(None, error)])
+            except Exception:  # noqa: BLE001  a mistake of ours is told, and is no reason to stay away for good
+                self._released([Notice(None, UsageError())])
             finally:
                 await self._disconnected()
             await asyncio.sleep(wait * (0.5 + random_bytes(1)[0] / 256))
@@ -217,9 +220,14 @@ class Connection:
         try:
             count = await self._transport.call("GET", "/v1/key-packages", bodies.KeyPackageCount)
             missing = KEY_PACKAGES_KEPT - count.available
-            if missing > KEY_PACKAGES_KEPT // 2:
-                made = self._engine.make_key_packages(missing, self._transport.now())
-                body = bodies.KeyPackages([encode_base64url(package) for package in made])
+            now = self._transport.now()
+            last_resort = self._engine.renew_last_resort(now)
+            made = self._engine.make_key_packages(missing, now) if missing > KEY_PACKAGES_KEPT // 2 else []
+            if made or last_resort is not None:
+                body = bodies.KeyPackages(
+                    [encode_base64url(package) for package in made],
+                    None if last_resort is None else encode_base64url(last_resort),
+                )
                 await self._transport.call("POST", "/v1/key-packages", type(None), body)
         except CurbsideError as error:
             if not isinstance(error, Unavailable):

@@ -29,7 +29,7 @@ from curbside.clock import Clock, SystemClock
 from curbside.crypto import stream_aead
 from curbside.crypto.secret import SecretBytes
 from curbside.errors import BlobCorrupt, CurbsideError, EpochConflict, NotFound, PeerUnavailable, UntrustedDevice
-from curbside.ids import ConversationId, DeviceId, UserId, decode_base64url
+from curbside.ids import ConversationId, DeviceId, UserId, decode_base64url, decode_id
 from curbside.mls.group import CommitRequest
 from curbside.mls.public import verify_key_package
 from curbside.policy.chain import VerifiedDevice
@@ -305,13 +305,16 @@ class Device:
     async def open_attachment(self, message_id: str, index: int = 0) -> bytes:
         """The bytes of an attachment: fetched, checked against the message's hash, opened. A picture is drawn anew.
 
-        Raises: NotFound, BlobCorrupt, PeerUnavailable.
+        Raises: NotFound, Malformed (no blob's id), BlobCorrupt, PeerUnavailable.
         """
         found = self.message(message_id).attachments
         if index >= len(found):
             raise NotFound("the message has no such attachment")
         part = found[index].part
+        if not part.url.startswith(content.BLOB_SCHEME):
+            raise NotFound("the attachment is in another place than our server")
         blob_id = part.url.removeprefix(content.BLOB_SCHEME)
+        decode_id(blob_id)  # it becomes part of a path
         ciphertext = self.vault.rows.find_attachment(blob_id)
         if ciphertext is None:
             ciphertext = await self.connection.download(blob_id)

@@ -39,6 +39,11 @@ from curbside.mls.group import CommitRequest
 from curbside.wire import bodies, content, frames
 from curbside.wire.group_policy import GroupPolicy
 
+DAY = 86_400
+LAST_RESORT_RENEWED_SECONDS = 30 * DAY
+KEY_PACKAGES_FORGOTTEN_SECONDS = 120 * DAY
+"""Beyond their life (groups.py) and the time that a Welcome may be on its way."""
+
 
 class Engine:
     """Keeps one device's conversations in step with the server's logs."""
@@ -151,6 +156,14 @@ class Engine:
         """More key packages, their private halves saved before they are handed out."""
         with self._step():
             return self.groups.make_key_packages(count, now)
+
+    def renew_last_resort(self, now: int) -> bytes | None:
+        """A fresh key package of last resort when the present one gets old; those that ran out are forgotten."""
+        with self._step():
+            self.vault.rows.delete_key_packages_before((now - KEY_PACKAGES_FORGOTTEN_SECONDS) * 1000)
+            if self.vault.rows.newest_last_resort() > (now - LAST_RESORT_RENEWED_SECONDS) * 1000:
+                return None
+            return self.groups.make_key_packages(1, now, last_resort=True)[0]
 
     # --- wishes ------------------------------------------------------------------------------
 

@@ -250,3 +250,14 @@ async def test_the_servers_clock_puts_a_slow_one_right_by_a_day_at_most() -> Non
         assert transport._correct_clock(httpx.Response(401, headers={"date": date}))
         assert transport.now() == NOW + taken
     await transport.close()
+
+
+def test_the_key_package_of_last_resort_is_renewed_and_old_ones_are_forgotten(house: House) -> None:
+    person = house.person("Dora")
+    assert person.engine.renew_last_resort(NOW) is not None
+    assert person.engine.renew_last_resort(NOW + 1) is None
+    assert person.engine.renew_last_resort(NOW + 31 * 86_400) is not None
+    assert len(person.vault.rows.key_packages()) == 2
+    assert person.engine.renew_last_resort(NOW + 200 * 86_400) is not None
+    assert len(person.vault.rows.key_packages()) == 1
+    person.close()
