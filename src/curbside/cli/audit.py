@@ -22,9 +22,8 @@ from curbside.clock import SystemClock
 from curbside.errors import ConfigError, Malformed
 from curbside.server.audit_service import BATCH, AuditService, AuditSettings, Operator, parse_records
 from curbside.server.config import Config
-from curbside.server.database_key import load_database_key
+from curbside.server.database import has_database, open_store
 from curbside.server.keys import prepare_keys
-from curbside.server.store.sqlite import open_sqlite_store
 
 EXAMPLES = """\b
 Examples:
@@ -193,9 +192,9 @@ async def open_audit(config: Config) -> AsyncIterator[AuditService]:
 
     Raises: ConfigError when the server never ran.
     """
-    if not config.database_path.exists():
+    if not has_database(config):
         raise ConfigError("there is no log yet: the server has not run")
-    store = open_sqlite_store(str(config.database_path), load_database_key(config.database_key), readers=1)
+    store = open_store(config, is_server=False)
     try:
         keys = await prepare_keys(store, None)
         yield AuditService(store, SystemClock(), keys, AuditSettings(file=config.audit.checkpoint_file))

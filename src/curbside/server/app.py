@@ -29,7 +29,8 @@ from curbside.server.audit_service import AuditService, AuditSettings
 from curbside.server.blobs import BlobService
 from curbside.server.config import Config
 from curbside.server.conversations import ConversationService
-from curbside.server.database_key import load_database_key, lock_data_folder
+from curbside.server.database import open_store
+from curbside.server.database_key import lock_data_folder
 from curbside.server.delivery import DeliveryService
 from curbside.server.devices import DeviceService
 from curbside.server.directory import DirectoryService
@@ -47,7 +48,6 @@ from curbside.server.metrics import Metrics
 from curbside.server.mls_groups import MlsGroups
 from curbside.server.sessions import SessionService, SessionSettings
 from curbside.server.store.ports import Store
-from curbside.server.store.sqlite import open_sqlite_store
 from curbside.server.stream import PATH as STREAM_PATH
 from curbside.server.stream import StreamEndpoint, StreamParts
 from curbside.server.turned_away import TurnedAway
@@ -193,11 +193,6 @@ def create_app(config: Config, clock: Clock | None = None, routes: Sequence[HTTP
     Raises: ConfigError, naming the route that lacks its rule; or what is wrong with the static folder.
     """
     return CurbsideApp(config, clock or SystemClock(), routes)
-
-
-def open_store(config: Config) -> Store:
-    """The store that the configuration names. Raises: ConfigError, StoreUnavailable, StorageFull."""
-    return open_sqlite_store(str(config.database_path), load_database_key(config.database_key))
 
 
 def build_services(

@@ -21,6 +21,7 @@ from curbside.errors import ConfigError
 from curbside.wire import limits as sizes
 
 PREFIX: Final = "CURBSIDE_"
+_DATABASE_URLS: Final = (b"postgres://", b"postgresql://")
 _TABLES: Final = ("limits", "audit", "sessions", "tls")
 _LISTS: Final = frozenset({"public_urls", "suites", "database_key_command"})
 
@@ -115,6 +116,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     data_folder: Path
     public_urls: tuple[str, ...]
     database_key: KeySource
+    database_url: SecretBytes | None = None
+    """postgres://… of a PostgreSQL database; None: an encrypted SQLite file in the data folder."""
     host: str = "127.0.0.1"
     port: int = 8443
     tls: Tls | None = None
@@ -138,7 +141,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def database_path(self) -> Path:
-        """The encrypted database's file."""
+        """The encrypted database's file, unless there is a `database_url`."""
         return self.data_folder / "curbside.db"
 
     @property
@@ -227,6 +230,8 @@ def parse_key(text: str, origin: str) -> SecretBytes:
 def _decode_special(wanted: type, value: Any) -> Any:
     if wanted is Path:
         return Path(value).expanduser()
+    if wanted is SecretBytes and isinstance(value, str):
+        return SecretBytes(value.encode())
     if isinstance(value, KeySource):
         return value
     raise ConfigError(f"configuration: {wanted.__name__} is not a setting's type")
@@ -247,6 +252,8 @@ def _check(config: Config) -> None:
         raise ConfigError("suites may hold 1 and 2")
     if config.log_level not in ("debug", "info", "warning", "error"):
         raise ConfigError("log_level must be debug, info, warning or error")
+    if config.database_url is not None and not config.database_url.reveal().startswith(_DATABASE_URLS):
+        raise ConfigError("database_url must start with postgres://")
     if isinstance(config.database_key, KeyFile):
         key, data = config.database_key.path.resolve(), config.data_folder.resolve()
         if key.is_relative_to(data) or key.is_relative_to(config.blobs_path.resolve()):

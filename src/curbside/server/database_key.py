@@ -15,6 +15,8 @@ from curbside.crypto.random import random_bytes
 from curbside.crypto.secret import SecretBytes
 from curbside.errors import ConfigError, StoreUnavailable
 from curbside.server.config import Config, KeyCommand, KeyFile, KeyGiven, KeySource, parse_key
+from curbside.server.store.postgres_open import PostgresSettings
+from curbside.server.store.postgres_sealing import fits_key, rotate_sealing_key
 from curbside.server.store.sqlite_open import KEY_BYTES, open_connection, rotate_key
 
 COMMAND_SECONDS: Final = 30
@@ -63,7 +65,7 @@ def rotate_database_key(config: Config, new: SecretBytes | None = None) -> None:
         if not isinstance(config.database_key, KeyFile):
             if new is None:
                 raise ConfigError("give the new key: it cannot be put where the old one comes from")
-            rotate_key(config.database_path, load_database_key(config.database_key), new)
+            _rotate(config, load_database_key(config.database_key), new)
             return
         path = config.database_key.path
         fresh = path.with_name(path.name + ".new")
@@ -71,7 +73,7 @@ def rotate_database_key(config: Config, new: SecretBytes | None = None) -> None:
             _finish_rotation(config, path, fresh)
             return
         _write_fresh(fresh, new)
-        rotate_key(config.database_path, load_database_key(config.database_key), _read_key_file(fresh))
+        _rotate(config, load_database_key(config.database_key), _read_key_file(fresh))
         os.replace(fresh, path)
 
 
@@ -83,11 +85,26 @@ def _write_fresh(fresh: Path, new: SecretBytes | None) -> None:
 
 def _finish_rotation(config: Config, path: Path, fresh: Path) -> None:
     key = _read_key_file(fresh)
+    if not _fits(config, key):
+        _rotate(config, _read_key_file(path), key)
+    os.replace(fresh, path)
+
+
+def _rotate(config: Config, old: SecretBytes, new: SecretBytes) -> None:
+    if config.database_url is not None:
+        rotate_sealing_key(PostgresSettings(config.database_url, is_alone=True), old, new)
+    else:
+        rotate_key(config.database_path, old, new)
+
+
+def _fits(config: Config, key: SecretBytes) -> bool:
+    if config.database_url is not None:
+        return fits_key(PostgresSettings(config.database_url), key)
     try:
         open_connection(str(config.database_path), key).close()
     except ConfigError:
-        rotate_key(config.database_path, _read_key_file(path), key)
-    os.replace(fresh, path)
+        return False
+    return True
 
 
 @contextmanager

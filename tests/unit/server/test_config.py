@@ -67,6 +67,18 @@ def test_file_and_environment_make_one_configuration(tmp_path: Path) -> None:
     assert config.database_key == KeyFile(tmp_path / "keys" / "database.key")
 
 
+def test_the_database_url_is_a_secret(tmp_path: Path) -> None:
+    url = "postgres://curbside:CANARY@database.example/curbside"
+    config = load_config(None, environment(tmp_path, CURBSIDE_DATABASE_URL=url))
+    assert config.database_url is not None
+    assert config.database_url.reveal() == url.encode()
+    assert "CANARY" not in repr(config)
+    for wrong in ("mysql://curbside:CANARY@database.example/curbside", "CANARY", ""):
+        with pytest.raises(ConfigError, match="postgres://") as refused:
+            load_config(None, environment(tmp_path, CURBSIDE_DATABASE_URL=wrong))
+        assert "CANARY" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     "text",
     [

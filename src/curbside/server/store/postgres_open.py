@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.types.numeric import Int8BinaryDumper
 
 from curbside.crypto.secret import SecretBytes
 from curbside.errors import ConfigError, StoreUnavailable, UsageError
@@ -87,7 +86,6 @@ def connect(settings: PostgresSettings) -> Session:
     except psycopg.Error as error:
         raise StoreUnavailable("the database server cannot be reached, or refuses the log-in") from error
     connection.prepared_max = 500
-    connection.adapters.register_dumper(int, Int8BinaryDumper)  # one type, so one prepared statement
     session = Session(connection)
     try:
         _configure(session, settings)

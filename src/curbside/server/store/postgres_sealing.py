@@ -66,6 +66,21 @@ def check_key(session: Session, sealer: Sealer) -> None:
         raise ConfigError("the database key does not fit this database") from error
 
 
+def fits_key(settings: PostgresSettings, key: SecretBytes) -> bool:
+    """Whether the database was sealed with this key. Raises: ConfigError, StoreUnavailable."""
+    session = connect(settings)
+    try:
+        row = session.one("SELECT value FROM settings WHERE name = %s", (_CHECK,))
+        Sealer(key).open("settings.value", _CHECK, row[0] if row else b"")
+    except IntegrityError:
+        return False
+    except psycopg.Error as error:
+        raise map_postgres_error(error) from error
+    finally:
+        session.close()
+    return True
+
+
 def rotate_sealing_key(settings: PostgresSettings, old: SecretBytes, new: SecretBytes) -> None:
     """Seal everything under `new`, in one transaction. No server may run on the database.
 

@@ -1,0 +1,28 @@
+"""Which database a configuration names: PostgreSQL with a `database_url`, else the encrypted SQLite file."""
+
+from __future__ import annotations
+
+from curbside.server.config import Config
+from curbside.server.database_key import load_database_key
+from curbside.server.store.ports import Store
+from curbside.server.store.postgres import open_postgres_store
+from curbside.server.store.postgres_open import PostgresSettings
+from curbside.server.store.sqlite import open_sqlite_store
+
+
+def open_store(config: Config, is_server: bool = True) -> Store:
+    """The store that the configuration names.
+
+    is_server: hold the database for this process alone, as the one server; a command that looks beside it does not.
+
+    Raises: ConfigError, StoreUnavailable, StorageFull.
+    """
+    key, readers = load_database_key(config.database_key), 2 if is_server else 1
+    if config.database_url is not None:
+        return open_postgres_store(PostgresSettings(config.database_url, is_alone=is_server), key, readers)
+    return open_sqlite_store(str(config.database_path), key, readers)
+
+
+def has_database(config: Config) -> bool:
+    """Whether a server may have run with this configuration."""
+    return config.database_url is not None or config.database_path.exists()
