@@ -293,7 +293,7 @@ class World:
     async def add_late(self, by: Actor, conversation: ConversationId, other: Actor) -> None:
         """Somebody is added in the middle of everything; `check` then wants of them only what came after."""
         self.late.add((other.name, conversation))
-        by.weather.cut = by.weather.lose_answers = False
+        by.crash_next = by.weather.cut = by.weather.lose_answers = False
         if by.stream is None:
             await by.connect()
         if by.alive.groups.pending(conversation) is None:
