@@ -22,6 +22,7 @@ from curbside.errors import (
     BlobCorrupt,
     CurbsideError,
     DeviceRevoked,
+    IntegrityError,
     InviteExpired,
     InviteUsed,
     PeerUnavailable,
@@ -142,6 +143,29 @@ async def test_an_answer_that_is_lost_at_sign_up_loses_no_account(ward: Ward, wa
     assert len(lost) >= 2
     watch.before = lambda *_: None
     await ward.open("alice")
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+async def test_a_sign_up_whose_end_nobody_heard_is_finished_the_next_time(
+    ward: Ward, watch: Watch, arrives: bool
+) -> None:
+    """The network goes away in the middle: the invite is used up by then, or it is not."""
+
+    def lose(method: str, path: str, _: dict[str, str]) -> None:
+        ward.weather["alice"].lose_answers |= path == "/v1/signup/finish" and arrives
+        ward.weather["alice"].cut |= path == "/v1/signup/start" and not arrives  # from the next request on
+
+    link = await ward.invite()
+    watch.before = lose
+    with pytest.raises(PeerUnavailable):
+        await ward.sign_up("alice", link=link)
+    watch.before = lambda *_: None
+    ward.weather["alice"].lose_answers = ward.weather["alice"].cut = False
+    await ward.sign_up("alice", link=link)
+    await ward.open("alice")
+    await ward.close("alice")
+    with pytest.raises(IntegrityError):
+        await ward.sign_up("alice", link=await ward.invite())
 
 
 # --- conversations --------------------------------------------------------------------------

@@ -20,7 +20,17 @@ from curbside.crypto.random import random_bytes
 from curbside.crypto.secret import SecretBytes
 from curbside.crypto.sign import Signer, generate_signature_key
 from curbside.crypto.x509 import Issuer, make_device_certificate, make_user_certificate
-from curbside.errors import CurbsideError, InviteUsed, PeerUnavailable, RuleBroken, WrongPassphrase
+from curbside.errors import (
+    CurbsideError,
+    DeviceRevoked,
+    IntegrityError,
+    InviteUsed,
+    NotFound,
+    PeerUnavailable,
+    RuleBroken,
+    Unavailable,
+    WrongPassphrase,
+)
 from curbside.ids import DeviceId, decode_base64url, encode_base64url, encode_id
 from curbside.mls.key_package import OwnLeaf
 from curbside.mls.nodes import CREDENTIAL_X509, Capabilities, Credential
@@ -73,10 +83,13 @@ async def sign_up(
     """Make keys and vault, enrol with the server, and answer the open vault.
 
     Everything is in the vault before the server hears of it, so that a lost answer loses no key: when the server says
-    that the invite was used, signing in tells whether it was used by us.
+    that the invite was used, signing in tells whether it was used by us. Where nobody can tell (the server is away, the
+    process ends), the vault stays, and the next sign-up at the same place finds out.
 
-    Raises: see `Device.join`.
+    Raises: see `Device.join`; IntegrityError (somebody's vault is at that place).
     """
+    if (joined := await _resume(wanted, clock, network, progress)) is not None:
+        return joined
     link = parse_invite_link(wanted.link)
     transport = Transport(link.origin, generate_signature_key("ed25519"), clock, network)
     try:
@@ -91,20 +104,57 @@ async def sign_up(
     except BaseException:
         await transport.close()
         raise
+    is_asked = False
     try:
         enrolment = await _make_identity(vault, wanted, link, invite, organization, transport, clock.now())
         progress("Signing up")
+        is_asked = True
         await _finish(vault, transport, enrolment, wanted.passphrase)
         with vault.transaction() as rows:
             rows.put_setting("joined", "yes")
-    except BaseException:
+    except BaseException as error:
         vault.close()
-        for suffix in ("", "-wal", "-shm", ".wraps"):
-            wanted.path.with_name(wanted.path.name + suffix).unlink(missing_ok=True)
+        is_refused = isinstance(error, CurbsideError) and not isinstance(error, Unavailable)
+        if is_refused or not is_asked:
+            _erase(wanted.path)
         raise
     finally:
         await transport.close()
     return vault
+
+
+async def _resume(wanted: SignUp, clock: Clock, network: Network, progress: Callable[[str], None]) -> Vault | None:
+    """The vault of a sign-up whose end nobody heard, if the server took it; None when there is none any more."""
+    if not wanted.path.exists():
+        return None
+    try:
+        vault = Vault.open(wanted.path, wanted.passphrase)
+    except (NotFound, WrongPassphrase) as error:
+        raise IntegrityError("a vault exists at this place already") from error
+    try:
+        if vault.rows.find_setting("joined") == "yes":
+            raise IntegrityError("a vault exists at this place already")
+        progress("Asking how the last try ended")
+        transport = Transport(vault.rows.get_setting("server"), load_identity(vault).api_key, clock, network)
+        try:
+            await sign_in(vault, transport, SecretBytes(wanted.passphrase.encode()))
+        finally:
+            await transport.close()
+        with vault.transaction() as rows:
+            rows.put_setting("joined", "yes")
+    except (NotFound, WrongPassphrase, DeviceRevoked):
+        vault.close()
+        _erase(wanted.path)
+        return None
+    except BaseException:
+        vault.close()
+        raise
+    return vault
+
+
+def _erase(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm", ".wraps"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 async def _verified_invite(transport: Transport, link: InviteLink, now: int) -> VerifiedInvite:
