@@ -115,7 +115,8 @@ export async function fetchInvite(text: string, around: Surroundings): Promise<{
 /**
  * Makes keys and vault, enrols with the server, and gives the open vault. Everything is in the vault before the server
  * hears of it, so that a lost answer loses no key: when the server says that the invite was used, signing in tells whether
- * it was used by us.
+ * it was used by us. Where nobody can tell (the server is away, the page is closed), the vault stays, and `finishJoining`
+ * finds out.
  */
 export async function signUp(
   wanted: SignUp,
@@ -133,18 +134,42 @@ export async function signUp(
   const record = await registerPassphrase(wanted.passphrase, link, transport);
   progress(2, "Making keys");
   const vault = await createVault(around.files, wanted.passphrase, around.load);
+  let isAsked = false;
   try {
     const request = await enrol({ vault, wanted, link, invite, organization, apiKey, record, around });
     progress(3, "Signing up");
+    isAsked = true;
     const session = await finishSignUp(vault, transport, request, wanted.passphrase);
     await vault.transaction((rows) => rows.putSetting("joined", "yes"));
     return { vault, session };
   } catch (error) {
     vault.close();
-    await eraseVault(around.files);
+    const isRefused = error instanceof CurbsideError && error.retry !== "later";
+    if (isRefused || !isAsked) await eraseVault(around.files);
     throw error;
   } finally {
     apiKey.wipe();
+  }
+}
+
+/**
+ * Asks how a sign-up ended whose end nobody heard: a session if the server took it, undefined if it did not. Throws
+ * `peer_unavailable`, `too_many`.
+ */
+export async function finishJoining(vault: Vault, passphrase: string, around: Surroundings): Promise<Session | undefined> {
+  let identity: Identity | undefined;
+  try {
+    identity = await loadIdentity(vault, around.clock);
+    const transport = new Transport(identity.server, proverOf(identity.apiKey), around.clock);
+    const session = await signIn(vault, transport, passphrase);
+    await vault.transaction((rows) => rows.putSetting("joined", "yes"));
+    return session;
+  } catch (error) {
+    if (["not_found", "wrong_passphrase", "device_revoked"].some((code) => isCurbsideError(error) && error.code === code))
+      return undefined;
+    throw error;
+  } finally {
+    identity?.wipe();
   }
 }
 

@@ -99,7 +99,7 @@ export class App implements Core {
       const progress = (done: number, text: string): void =>
         this.#tell({ kind: "progress", task: "join", done, total: JOIN_STEPS, text });
       const { signUp } = await loadAccount();
-      const { vault, session } = await signUp(input, this.#around, progress);
+      const { vault, session } = await signUp(input, this.#around, progress).catch((error) => this.#stayLocked(error));
       await this.#open(vault, input.passphrase, session);
       progress(JOIN_STEPS, "Ready");
     });
@@ -113,15 +113,29 @@ export class App implements Core {
         this.#tell({ kind: "progress", task: "unlock", done, total: UNLOCK_STEPS, text });
       progress(0, "Opening your messages");
       const vault = await unlockVault(this.#around.files, passphrase, this.#around.load);
-      if (vault.rows.findSetting("joined") !== "yes") await this.#forgetHalfJoined(vault);
+      const session = vault.rows.findSetting("joined") === "yes" ? undefined : await this.#finishJoining(vault, passphrase);
       progress(1, "Connecting");
-      await this.#open(vault, passphrase);
+      await this.#open(vault, passphrase, session);
       progress(UNLOCK_STEPS, "Ready");
     });
   }
 
-  /** A sign-up that never ended left a vault without an account: nothing is lost with it. */
-  async #forgetHalfJoined(vault: Vault): Promise<never> {
+  /** A sign-up whose end nobody heard left its vault: unlocking it finds out. */
+  async #stayLocked(error: unknown): Promise<never> {
+    if (await hasVault(this.#around.files)) this.#change({ phase: "locked" });
+    throw error;
+  }
+
+  /** A sign-up that the server never took left a vault without an account: nothing is lost with it. */
+  async #finishJoining(vault: Vault, passphrase: string): Promise<ServerSession> {
+    try {
+      const { finishJoining } = await loadAccount();
+      const session = await finishJoining(vault, passphrase, this.#around);
+      if (session !== undefined) return session;
+    } catch (error) {
+      vault.close();
+      throw error;
+    }
     vault.close();
     await eraseVault(this.#around.files);
     this.#change({ phase: "empty" });
