@@ -15,8 +15,8 @@ from serving_process import ServingProcess
 
 from curbside.client.device import Device
 
-KILLS = int(os.environ.get("CURBSIDE_CHAOS_KILLS", "5"))
-SEED = int(os.environ.get("CURBSIDE_CHAOS_SEED", "1"))
+KILLS = int(os.environ.get("CHAOS_KILLS", "5"))
+SEED = int(os.environ.get("CHAOS_SEED", "1"))
 SCRIPT = Path(__file__).with_name("sending_device.py")
 PASSPHRASE = "violet kettle marching 47 otters"
 

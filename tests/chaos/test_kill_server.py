@@ -1,6 +1,6 @@
 """kill -9 at any moment: what was acknowledged is there, nothing is there twice, the audit log holds.
 
-CURBSIDE_CHAOS_KILLS says how many kills, CURBSIDE_CHAOS_SEED which moments.
+CHAOS_KILLS says how many kills, CHAOS_SEED which moments.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from serving_process import ServingProcess
 from curbside.client.device import Device
 from curbside.wire import frames
 
-KILLS = int(os.environ.get("CURBSIDE_CHAOS_KILLS", "5"))
-SEED = int(os.environ.get("CURBSIDE_CHAOS_SEED", "1"))
+KILLS = int(os.environ.get("CHAOS_KILLS", "5"))
+SEED = int(os.environ.get("CHAOS_SEED", "1"))
 HASTY_KILLS = 6
 HASTY = (str(Path(__file__).with_name("hasty_server.py")),)
 PASSPHRASE = "violet kettle marching 47 otters"
