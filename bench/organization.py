@@ -1,0 +1,106 @@
+"""An organisation on this disk: people enrolled in bulk by the server's own services, then the server as a process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from pathlib import Path
+
+import structlog
+from enrolment import DAY, Newcomer
+
+from bench.process import ServedProcess
+from curbside.client.network import Internet
+from curbside.clock import SystemClock
+from curbside.crypto import opaque
+from curbside.crypto.random import random_bytes
+from curbside.crypto.x509 import make_enrolment
+from curbside.ids import InviteId, UserId, decode_base64url, encode_base64url, encode_id
+from curbside.policy.validator import OrganizationValidator
+from curbside.server.app import Services, build_services, open_store
+from curbside.server.config import load_config
+from curbside.server.keys import prepare_keys
+from curbside.server.metrics import Metrics
+from curbside.server.organization import InitRequest, init_organization, open_authority
+from curbside.wire import bodies
+
+UNBOUND = {
+    f"CURBSIDE_LIMITS_{what}_{which}": "1000000"
+    for what in ("SENDS", "REQUESTS", "ATTEMPTS", "CONNECTS")
+    for which in ("PER_SECOND", "BURST")
+}
+"""The rates that protect a server from one client are not what is measured."""
+AT_ONCE = 64
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Organization:
+    """Made in an empty folder. Enrol people first, then start the server."""
+
+    def __init__(self, folder: Path) -> None:
+        self.clock = SystemClock()
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        request = InitRequest(folder, "Sankt Elsewhere", self.url, None, port=self.port)
+        self._made = init_organization(request, self.clock)
+        self.authority = open_authority(self._made.authority_key_file, None)
+        self.network = Internet()
+        self.validator: OrganizationValidator
+        self.server = ServedProcess(
+            [sys.executable, "-m", "curbside", "serve", "--folder", str(folder)],
+            self.port,
+            "/v1/health/ready",
+            {**os.environ, **UNBOUND, "CURBSIDE_LOG_LEVEL": "error"},
+        )
+
+    # --- people -------------------------------------------------------------------------------
+
+    async def enrol(self, count: int, packages: int = 1) -> list[Newcomer]:
+        """New people with one device and an open session each. packages: key packages besides the last-resort one."""
+        config = load_config(self._made.config_file, UNBOUND)
+        store = open_store(config)
+        try:
+            keys = await prepare_keys(store, config.authority_path.read_bytes())
+            self.validator = OrganizationValidator(keys.authority.raw, keys.external_sender.encode())
+            services = build_services(config, store, keys, self.clock, Metrics(), structlog.get_logger())
+            newcomers = [self._invite(number) for number in range(count)]
+            record = await self._register(services, newcomers[0])
+            for at in range(0, count, AT_ONCE):
+                part = newcomers[at : at + AT_ONCE]
+                await asyncio.gather(*(self._sign_up(services, each, record, packages) for each in part))
+        finally:
+            await store.close()
+        return newcomers
+
+    def _invite(self, number: int) -> Newcomer:
+        now, user_id = self.clock.now(), UserId(encode_id(random_bytes(16)))
+        enrolment = make_enrolment(self.authority, user_id, "nurse", now + DAY, now)
+        return Newcomer(InviteId(encode_id(random_bytes(16))), user_id, "nurse", enrolment, f"Nurse {number}")
+
+    async def _register(self, services: Services, newcomer: Newcomer) -> bytes:
+        """An OPAQUE record; all share it, because nobody signs in again and each one costs a second of Argon2."""
+        await self._deposit(services, newcomer)
+        started = opaque.start_registration(newcomer.passphrase)
+        start = bodies.SignupStart(newcomer.invite_id, encode_base64url(started.message))
+        answer = await services.identity.start_signup(start)
+        response = decode_base64url(answer.opaque_response)
+        return opaque.finish_registration(newcomer.passphrase, started.state, response).record
+
+    async def _deposit(self, services: Services, newcomer: Newcomer) -> None:
+        certificate = encode_base64url(newcomer.enrolment.certificate.raw)
+        await services.invites.create_invite(bodies.NewInvite(newcomer.invite_id, certificate))
+
+    async def _sign_up(self, services: Services, newcomer: Newcomer, record: bytes, packages: int) -> None:
+        await self._deposit(services, newcomer)
+        now = self.clock.now()
+        body = newcomer.signup_body(now, record, packages)
+        newcomer.session = await services.identity.finish_signup(body, newcomer.call("/v1/signup/finish", now))
