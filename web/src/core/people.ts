@@ -16,6 +16,8 @@ const PAGES = 200;
 const SHOWN = 100;
 /** For so long a search does not read the directory again. */
 const FRESH_MS = 30_000;
+/** But a search that found nobody reads it again after so long. */
+const MISSED_MS = 500;
 
 function fold(text: string): string {
   return text.normalize("NFD").replace(/\p{M}/gu, "").toLowerCase();
@@ -46,8 +48,15 @@ export class People {
 
   /** People with every word of `query` in name or role; all of them without one. Who cannot be verified is left out. */
   async find(query: string): Promise<Person[]> {
+    const found = await this.#search(query, query === "");
+    // Who has just joined is not in what was read before.
+    const isOld = this.#transport.now() - this.#readAt > MISSED_MS;
+    return found.length === 0 && isOld ? this.#search(query, true) : found;
+  }
+
+  async #search(query: string, anew: boolean): Promise<Person[]> {
     const found: Person[] = [];
-    for (const person of await this.#read(query === "")) {
+    for (const person of await this.#read(anew)) {
       if (found.length === SHOWN) break;
       if (isMatch(person, query) && (await this.#isVerified(person))) found.push(this.#describe(person));
     }
