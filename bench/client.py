@@ -161,7 +161,7 @@ def _time_bare_commits(path: Path, count: int) -> float:
 
 async def _measure_talk(organization: Organization, vault: Path, sizes: Sizes, where: str) -> list[Figure]:
     """Three real devices in this process; each message is reported as delivered by two of them."""
-    names = [name for name in ("Bob Bee", "Carol Cox")]
+    names = ("Bob Bee", "Carol Cox")
     vaults = [vault, *(vault.with_name(f"{name}{len(where)}.vault") for name in names)]
     others = [await _join(organization, path, name) for path, name in zip(vaults[1:], names, strict=True)]
     spans, processor = [], []

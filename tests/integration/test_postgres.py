@@ -28,6 +28,7 @@ from test_delivery import (  # noqa: F401 - collected here, with this module's `
 from test_shutdown import test_a_server_starts_again_on_its_data  # noqa: F401 - as above
 
 from curbside.audit.events import EventName
+from curbside.cli.audit import open_audit
 from curbside.clock import SystemClock
 from curbside.crypto.random import random_bytes
 from curbside.crypto.x509 import make_authority
@@ -98,6 +99,17 @@ async def test_a_database_that_goes_away_under_load_loses_nothing_acknowledged(
         "each message once, where its sender was told"
     )
     assert sum(event.name == EventName.MESSAGE_SENT for event in running.events()) == len(rows)
+
+
+async def test_the_audit_commands_look_beside_a_running_server(running: Running, alice: Person) -> None:
+    await alice.begin()
+    async with open_audit(running.config) as beside:
+        checkpoint = await beside.make_checkpoint()
+    services = running.app.services
+    assert services is not None
+    latest = running.call(lambda: services.store.read(lambda view: view.audit.find_latest_checkpoint()))
+    assert latest is not None
+    assert latest.size == checkpoint.size > 0
 
 
 async def test_a_second_server_on_the_database_does_not_start(running: Running, tmp_path: Path) -> None:
