@@ -12,6 +12,7 @@ from typing import Any
 
 from curbside.cli.main import run
 from curbside.server.store import sqlite
+from curbside.server.store.group_commit import tell_callers
 
 BETWEEN_SECONDS = 0.1
 
@@ -25,7 +26,7 @@ def run_transaction_hastily(self: Any, group: Sequence[Any]) -> None:
     if events:
         self._change.audit.append_events(events)
         events.clear()
-    sqlite.tell_callers(group)
+    tell_callers(group)
     time.sleep(BETWEEN_SECONDS)
     execute("COMMIT")
 

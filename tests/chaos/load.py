@@ -53,6 +53,7 @@ class Sender:
     closings: list[frames.Closing] = field(default_factory=list)
     envelopes: dict[bytes, bytes] = field(default_factory=dict)
     is_last: bool = False
+    is_paused: bool = False
     _request: int = 0
 
     def envelope(self, message_id: bytes) -> bytes:
@@ -84,7 +85,10 @@ class Sender:
             for message_id in [m for m in self.envelopes if m not in self.ledger.told]:
                 await self._send(wire, message_id)
             while not (self.is_last and not self.waiting):
-                while len(self.waiting) < WINDOW and not self.is_last:
+                if self.is_paused and not self.waiting:
+                    await asyncio.sleep(0.02)
+                    continue
+                while len(self.waiting) < WINDOW and not self.is_last and not self.is_paused:
                     message_id = random_bytes(16)
                     self.ledger.sent(message_id)
                     await self._send(wire, message_id)
@@ -157,9 +161,18 @@ class Load:
         return [(entry.sequence, entry.message_id) for entry in entries]
 
     async def faults(self, *, complete: bool) -> list[str]:
-        """What is wrong with the log now; what was told before it was read must be there."""
+        """What is wrong with the log now; what was told before it was read must be there.
+
+        Nobody begins anything new meanwhile, so that the reading comes to an end; what waits is still sent.
+        """
         told = self.ledger.snapshot()
-        log = await self.read_log()
+        for sender in self.senders:
+            sender.is_paused = True
+        try:
+            log = await self.read_log()
+        finally:
+            for sender in self.senders:
+                sender.is_paused = False
         told.wanted = dict(self.ledger.wanted)
         return told.check(log, first=self.first, complete=complete)
 
