@@ -1,66 +1,68 @@
-"""python -m bench: measure against the budgets, print a table, keep the figures as JSON."""
+"""Measures Curbside on this machine, prints a table, and writes the figures as JSON."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final
 
-from bench import client, mls
+from bench import client, delivery, idle, mls
 from bench.figures import Figure, draw_table, write_json
 
-EXAMPLES: Final = """examples:
-  python -m bench                      everything, a few minutes
-  python -m bench mls --quick          one work, small
-  python -m bench --json figures.json  where the figures go
-"""
-RESULTS: Final = Path(__file__).resolve().parent / "results" / "latest.json"
-MLS_BUDGETS: Final = {
-    (100, "process_worst_commit"): 10.0,
-    (1000, "process_worst_commit"): 60.0,
-    (100, "join"): 60.0,
-    **{(size, "message_encrypt_and_decrypt"): 0.8 for size in (10, 100, 1000)},
+Work = Callable[[bool], Awaitable[list[Figure]]]
+WORKS: dict[str, Work] = {
+    "mls": mls.measure_figures,
+    "client": client.measure,
+    "sends": delivery.measure_sends,
+    "group": delivery.measure_group,
+    "steady": delivery.measure_steady,
+    "catch-up": delivery.measure_catch_up,
+    "idle": idle.measure_idle,
 }
+RESULTS = Path(__file__).resolve().parent / "results" / "latest.json"
+EXAMPLES = """examples:
+  python -m bench                           everything: about five minutes
+  python -m bench sends group               two works
+  python -m bench client --json client.json
+  python -m bench --quick                   tiny sizes: shows that everything runs, measures nothing
+
+works:
+"""
 
 
-def measure_mls(quick: bool) -> list[Figure]:
-    """The MLS core, in milliseconds, by group size."""
-    found = []
-    for size in (10,) if quick else (10, 100, 1000):
-        for name, value in mls.measure(size, 1 if quick else 5).items():
-            budget = MLS_BUDGETS.get((size, name))
-            words, unit = name.replace("_kilobytes", "").replace("_", " "), "KiB" if "kilobytes" in name else "ms"
-            found.append(Figure("mls", f"{words}, {size} members", unit, [value], budget=budget))
-    return found
-
-
-def measure_client(quick: bool) -> list[Figure]:
-    """The SDK against a real server."""
-    return asyncio.run(client.measure(quick))
-
-
-WORKS: Final[dict[str, Callable[[bool], list[Figure]]]] = {"mls": measure_mls, "client": measure_client}
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Measure the named works, all of them without a name; 0 when all budgets are kept."""
-    parser = argparse.ArgumentParser(
-        "python -m bench", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("works", nargs="*", choices=[*WORKS, []], help="what to measure; everything without a name")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, not how fast")
-    parser.add_argument("--json", type=Path, default=RESULTS, help="file for the figures")
-    options = parser.parse_args(arguments)
-    figures = [figure for name in options.works or WORKS for figure in WORKS[name](options.quick)]
+def main(arguments: list[str] | None = None) -> int:
+    """Measure what is named; 0 when all budgets are kept, or none was looked at."""
+    options = _parse(arguments)
+    figures: list[Figure] = []
+    for name in options.names or WORKS:
+        print(f"measuring {name}", file=sys.stderr, flush=True)
+        figures += asyncio.run(WORKS[name](options.quick))
+        gc.collect()
     print(draw_table(figures))
-    options.json.parent.mkdir(parents=True, exist_ok=True)
     write_json(options.json, figures)
-    print(f"figures: {options.json.name}")
-    return 0 if options.quick or all(figure.is_kept is not False for figure in figures) else 1
+    print(f"figures: {options.json}", file=sys.stderr)
+    return int(any(figure.is_kept is False for figure in figures))
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    works = "\n".join(f"  {name:10} {(work.__doc__ or '').splitlines()[0]}" for name, work in WORKS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description=__doc__,
+        epilog=EXAMPLES + works + "\n\nWhat the figures mean and where their limits are: bench/README.md",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="WORK", help="what to measure; everything by default")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, one run, no budgets")
+    parser.add_argument("--json", type=Path, metavar="FILE", default=RESULTS, help="where to write the figures")
+    options = parser.parse_args(arguments)
+    if unknown := [name for name in options.names if name not in WORKS]:
+        parser.error(f"no such work: {', '.join(unknown)}; there are {', '.join(WORKS)}")
+    return options
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -1,14 +1,12 @@
-"""Speed of the MLS core: `python bench/mls.py [--quick]` prints JSON, times in milliseconds (lower median)."""
+"""Speed of the MLS core, without vault, network or server. Times in milliseconds, each the lower median of its runs."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
 
+from bench.figures import Figure
 from curbside.crypto.sign import generate_signature_key
 from curbside.mls.group import CommitRequest, Group, GroupSettings, KeyPackageSecrets, OwnLeaf, make_key_package
 from curbside.mls.nodes import Credential
@@ -83,22 +81,12 @@ def measure(size: int, times: int) -> dict[str, float]:
     return {name: round(value, 3) for name, value in found.items()}
 
 
-def main() -> int:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="only groups of 10 and 100")
-    options = parser.parse_args()
-    sizes = (10, 100) if options.quick else (10, 100, 1000)
-    results = {str(size): measure(size, 15) for size in sizes}
-    within = {
-        f"{name} at {size}": {"measured": results[size][name], "budget": budget}
-        for name, by_size in BUDGETS.items()
-        for size, budget in by_size.items()
-        if size in results
-    }
-    print(json.dumps({"unit": "ms", "results": results, "budgets": within}, indent=2))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+async def measure_figures(quick: bool) -> list[Figure]:
+    """Encrypt, decrypt, commit, join, save and load in groups of several sizes."""
+    found = []
+    for size in (10,) if quick else (10, 100, 1000):
+        for name, value in measure(size, 3 if quick else 15).items():
+            unit = "kB" if name == "saved_kilobytes" else "ms"
+            budget = None if quick else BUDGETS.get(name, {}).get(str(size))
+            found.append(Figure("mls", f"{name.replace('_', ' ')}, {size:,} members", unit, [value], (), budget))
+    return found

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enrolment import Newcomer
 
 from bench.organization import Organization
-from bench.wire import RawStream
+from bench.wire import Credentials, RawStream
 from curbside.client.transport import Transport
 from curbside.crypto.random import random_bytes
 from curbside.ids import UserId, decode_base64url, encode_base64url, encode_id
@@ -49,7 +49,13 @@ class Person:
 
     async def connect(self) -> RawStream:
         """A stream of this person's device."""
-        return await RawStream.open(self.organization.url, self.newcomer)
+        return await RawStream.open(self.organization.url, self.credentials)
+
+    @property
+    def credentials(self) -> Credentials:
+        """What opens its stream."""
+        assert self.newcomer.session is not None
+        return Credentials(self.newcomer.session.token, self.newcomer.api_key)
 
     # --- groups -------------------------------------------------------------------------------
 

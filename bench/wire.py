@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from enrolment import Newcomer
 
 from curbside.clock import SystemClock
 from curbside.crypto.jose import ProofRequest, make_proof
+from curbside.crypto.secret import SecretBytes
 from curbside.mls.messages import APPLICATION, PrivateMessage, encode_message
 from curbside.wire import frames
 
@@ -29,6 +30,14 @@ _NO_MASK = bytes(4)
 def make_envelope(group_id: bytes, message_id: bytes, epoch: int) -> bytes:
     """A PrivateMessage of 1 KiB of ciphertext that nobody can open: all that a server can check of it is right."""
     return encode_message(PrivateMessage(group_id, epoch, APPLICATION, message_id, bytes(28), bytes(OPAQUE_BYTES)))
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What opens a stream: a session's token and the key that its proofs are by."""
+
+    token: str
+    key: SecretBytes
 
 
 class RawStream(asyncio.Protocol):
@@ -46,7 +55,7 @@ class RawStream(asyncio.Protocol):
     # --- what a device does ---------------------------------------------------------------------
 
     @classmethod
-    async def open(cls, url: str, person: Newcomer) -> RawStream:
+    async def open(cls, url: str, credentials: Credentials) -> RawStream:
         """Connect and authenticate. Raises: RuntimeError when the server does not want it."""
         host, _, port = url.removeprefix("http://").partition(":")
         _, stream = await asyncio.get_running_loop().create_connection(cls, host, int(port))
@@ -56,10 +65,8 @@ class RawStream(asyncio.Protocol):
             "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
         )
         challenge = await stream.next_frame()
-        assert person.session is not None
-        wanted = ProofRequest("GET", f"{url}/v1/stream", SystemClock().now(), person.session.token, challenge.nonce)
-        proof = make_proof(person.api_key, wanted)
-        stream.send(frames.Authenticate(person.session.token, proof, frames.PROTOCOL))
+        wanted = ProofRequest("GET", f"{url}/v1/stream", SystemClock().now(), credentials.token, challenge.nonce)
+        stream.send(frames.Authenticate(credentials.token, make_proof(credentials.key, wanted), frames.PROTOCOL))
         ready = await stream.next_frame()
         if not isinstance(ready, frames.Ready):
             raise RuntimeError(f"the server refused the stream: {ready}")

@@ -1,4 +1,4 @@
-"""The benchmarks run; how fast is not for a test to say."""
+"""The measurements run, every one of them, and say what they found; nothing here looks at a time."""
 
 from __future__ import annotations
 
@@ -7,16 +7,49 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+from bench.figures import Figure, draw_table
 
-ROOT = Path(__file__).resolve().parents[2]
+
+def run_bench(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bench", *arguments]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=200)
 
 
-@pytest.mark.parametrize("work", ["mls", "client"])
-def test_a_work_runs_and_writes_its_figures(work: str, tmp_path: Path) -> None:
-    target = tmp_path / "figures.json"
-    command = [sys.executable, "-m", "bench", work, "--quick", "--json", str(target)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+def test_every_work_runs_and_is_in_table_and_file(root: Path, tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    done = run_bench(root, "--quick", "--json", str(path))
     assert done.returncode == 0, done.stderr
-    assert work in done.stdout
-    assert len(json.dumps(json.loads(target.read_text("utf-8")))) > 200
+    figures = json.loads(path.read_text("utf-8"))["figures"]
+    assert {each["work"] for each in figures} == {"mls", "client", "sends", "group", "steady", "catch-up", "idle"}
+    for each in figures:
+        assert each["runs"], each
+        assert all(value >= 0 for value in each["runs"]), each
+        assert each["name"] in done.stdout
+        assert each["kept"] is None, "a quick run measures nothing, so it judges nothing"
+    compared = {each["work"] for each in figures if each["ratio"] is not None}
+    assert compared == {"client", "sends", "group", "steady", "catch-up", "idle"}
+
+
+def test_help_has_examples_and_every_work(root: Path) -> None:
+    shown = run_bench(root, "--help").stdout
+    for expected in ("examples:", "python -m bench client --json", "catch-up", "idle"):
+        assert expected in shown
+
+
+def test_an_unknown_work_is_refused_by_name(root: Path) -> None:
+    done = run_bench(root, "sendz")
+    assert done.returncode == 2
+    assert "no such work: sendz" in done.stderr
+
+
+def test_a_budget_is_kept_or_missed_on_its_own_side() -> None:
+    ceiling = Figure("w", "n", "ms", [3.0, 1.0, 2.0], (), 2.0)
+    floor = Figure("w", "n", "/s", [2.0], (), 2.5, is_ceiling=False)
+    assert (ceiling.median, ceiling.is_kept) == (2.0, True)
+    assert Figure("w", "n", "ms", [3.0], (), 2.0).is_kept is False
+    assert floor.is_kept is False
+    assert Figure("w", "n", "ms", [3.0], [1.5]).ratio == 2.0
+    table = draw_table([ceiling, floor])
+    assert "≤ 2.00 kept" in table
+    assert "≥ 2.50 MISSED" in table
