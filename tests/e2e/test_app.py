@@ -25,6 +25,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 ALICE, ROBOT, DORA = "Amara Okafor", "Ward Robot", "Dora Lindqvist"
 ALICE_LINE = 0
+SECONDS = 60_000
 AXE = ROOT / "web/node_modules/axe-core/axe.min.js"
 AXE_RUN = "axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']})"
 SERIOUS = {"serious", "critical"}
@@ -234,6 +235,20 @@ def test_what_was_written_offline_survives_the_end_of_the_page(
     alice.wait_state("Written in the lift", "Read")
     assert alice.texts().count("Written in the lift") == 1
     assert [message.text for message in robot.read(ALICE)].count("Written in the lift") == 1
+
+
+def test_people_appear_by_themselves_once_there_is_a_connection(stage: Stage, at_conversation: BrowserPerson) -> None:
+    alice = at_conversation
+    alice.go_to_list()
+    stage.cut(alice, ALICE_LINE)
+    alice.button("New conversation").last.click()
+    sheet = alice.page.get_by_role("dialog", name="New conversation")
+    expect(sheet.get_by_role("alert")).to_contain_text("there is no connection", timeout=SECONDS)
+    sheet.get_by_role("button", name="Try again").click()
+    expect(sheet.get_by_role("button", name=ROBOT)).to_have_count(0)
+    stage.mend(alice, ALICE_LINE)
+    expect(sheet.get_by_role("button", name=ROBOT).first).to_be_visible(timeout=SECONDS)
+    expect(sheet.get_by_role("alert")).to_have_count(0)
 
 
 # --- messages -------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from typing import Any
 import httpx
 import pytest
 from PIL import Image
-from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Playwright, sync_playwright
+from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Playwright, Worker, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = "/usr/bin/chromium"
@@ -116,7 +116,7 @@ class CoreBrowser:
     def until(self, condition: str, argument: Any = None) -> None:
         """Wait until an async JavaScript expression over `core` and `x` holds."""
         script = f"""async (x) => {{
-            for (const end = Date.now() + 30000; Date.now() < end; ) {{
+            for (const end = Date.now() + 60000; Date.now() < end; ) {{
                 if (await (async () => {condition})().catch(() => false)) return true;
                 await new Promise((resolve) => setTimeout(resolve, 50));
             }}
@@ -124,6 +124,13 @@ class CoreBrowser:
         }}"""
         outcome = self.page.evaluate(script, argument)
         assert outcome is True, f"never came true: {condition}; {outcome}"
+
+    def wait_for_end(self, worker: Worker) -> None:
+        """The browser tells of a worker's end on its own time."""
+        deadline = time.monotonic() + START_SECONDS
+        while worker in self.page.workers:
+            assert time.monotonic() < deadline, "the worker still runs"
+            self.page.wait_for_timeout(20)
 
     def join(self, link: str, name: str) -> None:
         refused = self.call("join", {"link": link, "name": name, "passphrase": PASSPHRASE})
@@ -302,7 +309,7 @@ def test_locking_ends_the_worker_that_held_the_keys(alice: CoreBrowser, conversa
     assert len(before) == 1
     alice.call("lock")
     alice.until("(await core.state()).phase === 'locked'")
-    assert before[0] not in alice.page.workers
+    alice.wait_for_end(before[0])
     assert alice.call("messages", conversation, {"limit": 5})["refused"]["code"] == "vault_locked"
     assert alice.call("unlock", "not this passphrase at all")["refused"]["code"] == "wrong_passphrase"
     assert alice.call("unlock", PASSPHRASE) is None

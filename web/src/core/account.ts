@@ -33,7 +33,8 @@ import { type InviteLink, parseInviteLink } from "./wire/invite_link";
 const FIRST_KEY_PACKAGES = 30;
 const FINISH_TRIES = 3;
 const FINALIZATION_BYTES = 64;
-const NO_PROOF = { proof: false } as const;
+const NO_PROOF = { needs: "nothing" } as const;
+const WITH_KEY = { needs: "key" } as const;
 
 /** What this device's surroundings give it. */
 export interface Surroundings {
@@ -251,7 +252,7 @@ async function finishSignUp(
 ): Promise<Session> {
   for (let tries = 1; ; tries++) {
     try {
-      return await transport.call<Session>("POST", "/v1/signup/finish", request);
+      return await transport.call<Session>("POST", "/v1/signup/finish", request, WITH_KEY);
     } catch (error) {
       // The answer before was lost: the invite was used, perhaps by us.
       if (tries > 1 && isCurbsideError(error, "invite_used")) return signIn(vault, transport, passphrase);
@@ -288,7 +289,7 @@ export async function signIn(vault: Vault, transport: Transport, passphrase: str
     signin_id: answer.signin_id,
     opaque_finalization: encodeBase64url(finalization),
   };
-  const session = await transport.call<Session>("POST", "/v1/signin/finish", finish);
+  const session = await transport.call<Session>("POST", "/v1/signin/finish", finish, WITH_KEY);
   if (refused !== undefined) throw refused;
   transport.session = session;
   return session;

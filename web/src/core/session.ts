@@ -80,7 +80,7 @@ export class Session {
 
   /** The passphrase was asked for again, because the server's session ended. Throws `wrong_passphrase`. */
   async signInAgain(passphrase: string): Promise<void> {
-    await signIn(this.#parts.vault, this.#transport, passphrase);
+    await this.#begin(passphrase);
     this.#connection.poke();
   }
 
@@ -100,8 +100,14 @@ export class Session {
 
   async #signIn(): Promise<void> {
     if (this.#passphrase === undefined) throw new CurbsideError("not_authenticated");
-    await signIn(this.#parts.vault, this.#transport, this.#passphrase);
+    await this.#begin(this.#passphrase);
     this.#passphrase = undefined;
+  }
+
+  async #begin(passphrase: string): Promise<void> {
+    const signingIn = signIn(this.#parts.vault, this.#transport, passphrase);
+    this.#transport.signingIn = signingIn;
+    await signingIn;
   }
 
   // --- what the page asks ---

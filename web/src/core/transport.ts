@@ -30,14 +30,16 @@ export interface Clock {
 export interface RequestOptions {
   readonly body?: BodyInit;
   readonly headers?: Readonly<Record<string, string>>;
-  /** false: a request that needs no key. */
-  readonly proof?: boolean;
+  /** What the server must know of us; a request that needs the session waits for a sign-in that is under way. */
+  readonly needs?: "nothing" | "key" | "session";
   readonly signal?: AbortSignal;
 }
 
 export class Transport {
   readonly server: string;
   session: Session | undefined;
+  /** A sign-in that is under way: the vault opens sooner than the server answers. */
+  signingIn: Promise<unknown> | undefined;
   readonly #prove: Prove;
   readonly #clock: Clock;
   #skew = 0;
@@ -78,9 +80,10 @@ export class Transport {
 
   /** One request with any body; the answer's status is below 400. Throws as `call`. */
   async request(method: string, path: string, options: RequestOptions = {}): Promise<Response> {
-    const needsProof = options.proof !== false;
+    const needs = options.needs ?? "session";
+    if (needs === "session" && this.session === undefined) await this.signingIn?.catch(() => undefined);
     const first = await this.#fetch(method, path, options);
-    const again = first.status === 401 && needsProof && this.#correctClock(first);
+    const again = first.status === 401 && needs !== "nothing" && this.#correctClock(first);
     const response = again ? await this.#fetch(method, path, options) : first;
     if (response.status >= 400) throw await readProblem(response);
     return response;
@@ -95,7 +98,7 @@ export class Transport {
   }
 
   async #fetch(method: string, path: string, options: RequestOptions): Promise<Response> {
-    const headers = { ...options.headers, ...(options.proof === false ? {} : await this.#proofHeaders(method, path)) };
+    const headers = { ...options.headers, ...(options.needs === "nothing" ? {} : await this.#proofHeaders(method, path)) };
     const timeout = AbortSignal.timeout(REQUEST_MS);
     try {
       return await fetch(this.server + path, {

@@ -174,6 +174,8 @@ const en = {
     chosen: (n: number) => count(n, { one: "# person chosen", other: "# people chosen" }),
     remove: (name: string) => `Remove ${name}`,
     none: "Nobody found. People appear here once they have joined.",
+    failed: "The list of people could not be read: there is no connection. It comes by itself once there is one.",
+    tryAgain: "Try again",
     group: "Name of the group",
     groupHint: "Members see it. The server does not.",
     start: "Start conversation",
