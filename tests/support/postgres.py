@@ -1,6 +1,7 @@
 """A real PostgreSQL for tests, from the packages that `make test` installs.
 
-It is started when it is first asked for, one for each test process, in a folder of its own, and stopped at the end.
+It is started when it is first asked for, one for each test process, in a folder of its own. A small process beside it
+waits for the test process to end, in whatever way, and then stops the server and removes the folder.
 PostgreSQL refuses to run as root: there it runs as `nobody`, from a copy of the programs if `nobody` cannot read them.
 """
 
@@ -46,6 +47,7 @@ class PostgresServer:
             "initdb", "--pgdata", str(self._data), "--username", USER, "--auth", "scram-sha-256", "--pwfile",
             str(password), "--encoding", "UTF8", "--locale", "C", "--no-sync", "--no-instructions",
         )  # fmt: skip
+        self._keeper = self._start_keeper()
         self.start()
 
     @property
@@ -76,13 +78,23 @@ class PostgresServer:
 
     def remove(self) -> None:
         """Stop, and leave nothing behind."""
-        subprocess.run(
-            [str(self._programs / "pg_ctl"), "stop", "--mode", "immediate", "--pgdata", str(self._data)],
+        assert self._keeper.stdin is not None
+        self._keeper.stdin.close()
+        self._keeper.wait()
+
+    def _start_keeper(self) -> subprocess.Popen[bytes]:
+        """Its standard input ends with this process, also when it is killed."""
+        clean = 'cat; "$1" stop --wait --mode immediate --pgdata "$2"; rm -rf "$3"'
+        arguments = [str(self._programs / "pg_ctl"), str(self._data), str(self.folder)]
+        return subprocess.Popen(
+            ["/bin/sh", "-c", clean, "keeper", *arguments],
             user=self._account,
-            capture_output=True,
-            check=False,
+            cwd="/",
+            start_new_session=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _control(self, action: str, *options: str) -> None:
         self._run("pg_ctl", action, "--wait", "--silent", "--pgdata", str(self._data), *options)
