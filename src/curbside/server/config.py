@@ -2,7 +2,7 @@
 
 Every field but three has a default, and each default is the safe choice. A key that is not listed here is an error, so
 that a misspelt setting cannot fall back to its default unseen. `CURBSIDE_<KEY>` overrides the file's `<key>`, and
-`CURBSIDE_<TABLE>_<KEY>` a key of one of its tables (limits, audit, sessions, tls).
+`CURBSIDE_<TABLE>_<KEY>` a key of one of its tables (limits, audit, sessions, tls, proxy, telemetry).
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ import msgspec
 
 from curbside.crypto.secret import SecretBytes
 from curbside.errors import ConfigError
+from curbside.server.proxy import ClientAddresses, parse_networks
 from curbside.wire import limits as sizes
 
 PREFIX: Final = "CURBSIDE_"
 _DATABASE_URLS: Final = (b"postgres://", b"postgresql://")
-_TABLES: Final = ("limits", "audit", "sessions", "tls")
-_LISTS: Final = frozenset({"public_urls", "suites", "database_key_command"})
+_TABLES: Final = ("limits", "audit", "sessions", "tls", "proxy", "telemetry")
+_LISTS: Final = frozenset(
+    {"public_urls", "suites", "database_key_command", "proxy_trusted", "telemetry_metrics_networks"}
+)
 
 
 class KeySource:
@@ -110,6 +113,38 @@ class Sessions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     idle_seconds: int = 15 * 60
 
 
+class Proxy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Reverse proxies of ours, whose word about a client's address is believed. None: the peer is the client."""
+
+    trusted: tuple[str, ...] = ()
+    """Addresses or networks the proxies connect from."""
+    header: str = "x-forwarded-for"
+    """Where they write it: x-forwarded-for, or forwarded (RFC 7239). They must replace or append, never pass it on."""
+    hops: int = 1
+    """How many of them a request passes."""
+
+    def build_addresses(self) -> ClientAddresses:
+        """What finds the client's address. Raises: ConfigError."""
+        return ClientAddresses(self.trusted, self.header, self.hops)
+
+
+class Telemetry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who may read /metrics, and the OpenTelemetry collector that counts and traces are sent to, if any."""
+
+    metrics_networks: tuple[str, ...] = ("127.0.0.0/8", "::1")
+    """Clients that may read /metrics. One of this machine must come without a proxy between."""
+    metrics_token_file: Path | None = None
+    """A file whose first line they must show as well, as `Authorization: Bearer …`."""
+    endpoint: str = ""
+    """OTLP over HTTP, such as http://127.0.0.1:4318; "" sends nothing. Needs the packages of requirements/otlp.txt."""
+    token_file: Path | None = None
+    """A file whose first line is shown to the collector as a bearer token."""
+    trace_ratio: float = 0.05
+    """Part of requests that are traced; those that a trusted proxy traces are traced or not as it says."""
+    export_seconds: int = 30
+    """Between two sendings of counts."""
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All settings. public_urls: the origins under which clients reach this server, the canonical one first."""
 
@@ -130,11 +165,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     suites: tuple[int, ...] = (1,)
     """MLS cipher suites a conversation may use."""
     metrics: bool = False
-    """Serve /metrics, to clients on this machine only."""
+    """Serve /metrics, to the clients that [telemetry] allows; by default those on this machine."""
     log_level: str = "info"
     limits: Limits = msgspec.field(default_factory=Limits)
     sessions: Sessions = msgspec.field(default_factory=Sessions)
     audit: Audit = msgspec.field(default_factory=Audit)
+    proxy: Proxy = msgspec.field(default_factory=Proxy)
+    telemetry: Telemetry = msgspec.field(default_factory=Telemetry)
 
     def __post_init__(self) -> None:
         _check(self)
@@ -192,7 +229,7 @@ def _apply_environment(settings: dict[str, Any], environment: Mapping[str, str])
         key = name.lower()
         table, _, rest = key.partition("_")
         if table in _TABLES and rest:
-            settings.setdefault(table, {})[rest] = value
+            settings.setdefault(table, {})[rest] = value.split() if key in _LISTS else value
         else:
             settings[key] = value.split() if key in _LISTS else value
 
@@ -254,7 +291,21 @@ def _check(config: Config) -> None:
         raise ConfigError("log_level must be debug, info, warning or error")
     if config.database_url is not None and not config.database_url.reveal().startswith(_DATABASE_URLS):
         raise ConfigError("database_url must start with postgres://")
+    _check_front(config)
     if isinstance(config.database_key, KeyFile):
         key, data = config.database_key.path.resolve(), config.data_folder.resolve()
         if key.is_relative_to(data) or key.is_relative_to(config.blobs_path.resolve()):
             raise ConfigError("the database key must not lie in the data folder: a copy of the folder would hold both")
+
+
+def _check_front(config: Config) -> None:
+    """Settings of proxies and telemetry that their types cannot check."""
+    config.proxy.build_addresses()
+    parse_networks(config.telemetry.metrics_networks, "telemetry.metrics_networks")
+    endpoint = urlsplit(config.telemetry.endpoint)
+    if config.telemetry.endpoint and (endpoint.scheme not in ("http", "https") or not endpoint.hostname):
+        raise ConfigError("telemetry.endpoint must be an address such as http://127.0.0.1:4318")
+    if endpoint.username or endpoint.password:
+        raise ConfigError("telemetry.endpoint must not hold a password; use telemetry.token_file")
+    if not 0 <= config.telemetry.trace_ratio <= 1 or config.telemetry.export_seconds < 1:
+        raise ConfigError("telemetry.trace_ratio must be between 0 and 1, and telemetry.export_seconds 1 or more")

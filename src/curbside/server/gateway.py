@@ -33,7 +33,8 @@ from curbside.server.headers import Headers, build_security_headers
 from curbside.server.limits import RateLimit
 from curbside.server.logs import LogEvent, Method, find_code, find_place
 from curbside.server.metrics import Metrics
-from curbside.server.origins import find_address, find_header, find_origin, is_foreign
+from curbside.server.metrics_access import MetricsAccess
+from curbside.server.origins import find_header, find_origin, is_foreign
 from curbside.server.problems import encode_problem
 from curbside.server.sessions import hash_token
 from curbside.server.turned_away import TurnedAway
@@ -52,7 +53,6 @@ HEALTH: Final = "/v1/health/"
 DISCARDED_BYTES: Final = 16 * 1024 * 1024
 HANDLER_SECONDS: Final = 120.0
 _ATTEMPTS: Final = ("/v1/signin/", "/v1/signup/", "/v1/invites")
-_LOOPBACK: Final = frozenset({"127.0.0.1", "::1"})
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _NO_STORE: Final = (b"cache-control", b"no-store")
 
@@ -74,6 +74,8 @@ class Gateway:
     def __init__(self, parts: GatewayParts) -> None:
         self._parts = parts
         limits, clock = parts.config.limits, parts.clock
+        self._addresses = parts.config.proxy.build_addresses()
+        self._metrics_access = MetricsAccess(parts.config, self._addresses)
         self._requests = RateLimit(limits.requests_per_second, limits.requests_burst, clock)
         self._attempts = RateLimit(limits.attempts_per_second, limits.attempts_burst, clock)
         self._security = build_security_headers(parts.config.public_urls, parts.config.is_https)
@@ -112,7 +114,7 @@ class Gateway:
 
     async def _answer(self, scope: Scope, receive: Receive, exchange: _Exchange) -> None:
         config, path = self._parts.config, scope["path"]
-        if path == METRICS and config.metrics and find_address(scope) in _LOOPBACK:
+        if path == METRICS and self._metrics_access.is_allowed(scope):
             await exchange.send_whole(200, [(b"content-type", b"text/plain; version=0.0.4")], self._metrics())
             return
         if not path.startswith(HEALTH):
@@ -140,7 +142,7 @@ class Gateway:
         length = find_header(scope, b"content-length")
         if length is not None and length.isdecimal() and int(length) > sizes.BODY_BYTES:
             raise TooLarge(limit=sizes.BODY_BYTES)
-        address, token = find_address(scope), find_header(scope, b"authorization")
+        address, token = self._addresses.find(scope), find_header(scope, b"authorization")
         if scope["path"].startswith(_ATTEMPTS) and scope["method"] != "HEAD":
             self._attempts.take(address)
         if token is None:
@@ -153,7 +155,7 @@ class Gateway:
         self._parts.metrics.requests.labels(f"{exchange.status // 100}xx").inc()
         if exchange.status == 401 and find_token(scope) is not None:
             try:
-                self._requests.take(find_address(scope))
+                self._requests.take(self._addresses.find(scope))
             except TooMany:
                 return
 

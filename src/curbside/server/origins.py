@@ -36,9 +36,3 @@ def is_foreign(scope: Mapping[str, Any], public_urls: Sequence[str]) -> bool:
     origin = find_header(scope, b"origin")
     site = find_header(scope, b"sec-fetch-site")
     return (origin is not None and origin not in public_urls) or site not in (None, "same-origin", "none")
-
-
-def find_address(scope: Mapping[str, Any]) -> str:
-    """The client's address, to count its tries by; never logged."""
-    client = scope.get("client")
-    return str(client[0]) if client else "unknown"

@@ -38,7 +38,7 @@ from curbside.server.fanout import Fanout
 from curbside.server.limits import RateLimit
 from curbside.server.logs import LogEvent, find_code
 from curbside.server.metrics import Metrics
-from curbside.server.origins import find_address, find_origin, is_foreign
+from curbside.server.origins import find_origin, is_foreign
 from curbside.server.problems import encode_problem, hide_internal
 from curbside.server.sessions import ProvedRequest, SessionService
 from curbside.wire import limits as sizes
@@ -76,6 +76,7 @@ class StreamEndpoint:
     def __init__(self, parts: StreamParts) -> None:
         self._parts = parts
         limits, clock = parts.config.limits, parts.clock
+        self._addresses = parts.config.proxy.build_addresses()
         self._connects = RateLimit(limits.connects_per_second, limits.connects_burst, clock)
         self._sends = RateLimit(limits.sends_per_second, limits.sends_burst, clock)
         self._frames = RateLimit(limits.requests_per_second, limits.requests_burst, clock)
@@ -140,7 +141,7 @@ class StreamEndpoint:
         origin = find_origin(scope, config.public_urls)
         if is_foreign(scope, config.public_urls):
             raise PolicyDenied(rule="R-stream", reason="foreign_origin")
-        self._connects.take(find_address(scope))
+        self._connects.take(self._addresses.find(scope))
         if self._unproven >= config.limits.unproven_streams or len(self._open) > config.limits.streams:
             raise TooMany(retry_after=5)
         return origin
