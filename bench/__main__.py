@@ -9,10 +9,13 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from bench import client, delivery, idle, mls
+from bench import client, crash, delivery, idle, mls
 from bench.figures import Figure, draw_table, write_json
+from bench.plan import Plan
+from bench.process import load_pinned
+from bench.target import BACKENDS
 
-Work = Callable[[bool], Awaitable[list[Figure]]]
+Work = Callable[[Plan], Awaitable[list[Figure]]]
 WORKS: dict[str, Work] = {
     "mls": mls.measure_figures,
     "client": client.measure,
@@ -21,13 +24,17 @@ WORKS: dict[str, Work] = {
     "steady": delivery.measure_steady,
     "catch-up": delivery.measure_catch_up,
     "idle": idle.measure_idle,
+    "crash": crash.measure_crash,
 }
+UNPINNED = {"mls", "client"}
+"""Works whose load is itself what is measured."""
 RESULTS = Path(__file__).resolve().parent / "results" / "latest.json"
 EXAMPLES = """examples:
-  python -m bench                           everything: about five minutes
-  python -m bench sends group               two works
+  python -m bench                             everything: about ten minutes
+  python -m bench sends group                 two works, all backends
+  python -m bench sends --backends embedded   one work, one backend, no reference
   python -m bench client --json client.json
-  python -m bench --quick                   tiny sizes: shows that everything runs, measures nothing
+  python -m bench --quick                     tiny sizes: shows that everything runs, measures nothing
 
 works:
 """
@@ -39,12 +46,17 @@ def main(arguments: list[str] | None = None) -> int:
     figures: list[Figure] = []
     for name in options.names or WORKS:
         print(f"measuring {name}", file=sys.stderr, flush=True)
-        figures += asyncio.run(WORKS[name](options.quick))
+        with load_pinned(not options.unpinned and name not in UNPINNED) as is_pinned:
+            figures += asyncio.run(_measure(name, Plan(options.quick, tuple(options.backends), is_pinned)))
         gc.collect()
     print(draw_table(figures))
     write_json(options.json, figures)
     print(f"figures: {options.json}", file=sys.stderr)
     return int(any(figure.is_kept is False for figure in figures))
+
+
+async def _measure(name: str, plan: Plan) -> list[Figure]:
+    return await WORKS[name](plan)
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -57,6 +69,10 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("names", nargs="*", metavar="WORK", help="what to measure; everything by default")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, one run, no budgets")
+    parser.add_argument(
+        "--backends", nargs="+", choices=BACKENDS, default=BACKENDS, metavar="NAME", help=f"of {', '.join(BACKENDS)}"
+    )
+    parser.add_argument("--unpinned", action="store_true", help="let server and load generator use any core")
     parser.add_argument("--json", type=Path, metavar="FILE", default=RESULTS, help="where to write the figures")
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.names if name not in WORKS]:

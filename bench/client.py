@@ -16,6 +16,7 @@ import apsw
 from bench.figures import Figure
 from bench.organization import Organization
 from bench.people import Person
+from bench.plan import Plan
 from curbside.cli.invite import create_invite
 from curbside.client.device import Device
 from curbside.client.transport import Transport
@@ -45,9 +46,9 @@ FULL = Sizes(runs=5, sends=100, missed=1_000, members=(3, 50), conversations=200
 QUICK = Sizes(runs=1, sends=5, missed=20, members=(3,), conversations=2)
 
 
-async def measure(quick: bool) -> list[Figure]:
+async def measure(plan: Plan) -> list[Figure]:
     """All figures of the SDK."""
-    sizes = QUICK if quick else FULL
+    sizes = QUICK if plan.is_quick else FULL
     with tempfile.TemporaryDirectory(prefix="curbside-bench-") as folder:
         organization = Organization(Path(folder) / "organization")
         newcomers = await organization.enrol(max(sizes.members))

@@ -1,173 +1,166 @@
-"""The server's delivery, each work beside the bare relay: pairs, a group, a steady rate, catch-up."""
+"""The server's delivery on every backend, each beside the bare relay: pairs, a group, a steady rate, catch-up."""
 
 from __future__ import annotations
 
 import asyncio
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from bench.figures import Figure
 from bench.load import Load, Rates
-from bench.target import Target, open_curbside, open_relay
+from bench.plan import LOAD_LIMIT_PERCENT, NOISY_SHARE, Plan, Sizes, sizes_of
+from bench.target import EMBEDDED, RELAY, Target, open_targets
 from curbside.wire import frames
 
 STEADY_PER_SECOND = 200.0
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """pairs: direct conversations. members: of the group. seconds: of each run. conversations, missed: of the catch-up:
-    how many, and messages in each."""
-
-    runs: int
-    seconds: float
-    pairs: int
-    members: int
-    conversations: int
-    missed: int
-
-
-FULL = Sizes(runs=3, seconds=3.0, pairs=100, members=50, conversations=100, missed=100)
-QUICK = Sizes(runs=1, seconds=0.2, pairs=2, members=3, conversations=2, missed=3)
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Curbside and the relay, each with its people connected."""
-
-    ours: Target
-    relay: Target
+Runs = dict[str, list[Rates]]
 
 
 @asynccontextmanager
-async def open_both(count: int, groups: Sequence[Sequence[int]]) -> AsyncIterator[Pair]:
-    """Both with the same people in the same conversations."""
-    async with AsyncExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="curbside-bench-")))
-        relay = await stack.enter_async_context(open_relay(folder, count, groups))
-        ours = await stack.enter_async_context(open_curbside(folder, count, groups))
-        yield Pair(ours, relay)
+async def open_all(plan: Plan, count: int, groups: Sequence[Sequence[int]]) -> AsyncIterator[list[Target]]:
+    """All backends of the plan, with the same people in the same conversations."""
+    with tempfile.TemporaryDirectory(prefix="curbside-bench-") as folder:
+        async with open_targets(plan.backends, Path(folder), count, groups) as targets:
+            yield targets
 
 
-def _budget(value: float, quick: bool) -> float | None:
-    return None if quick else value
+# --- closed and open loops ----------------------------------------------------------------------
 
 
-# --- closed loop ------------------------------------------------------------------------------
-
-
-async def measure_sends(quick: bool) -> list[Figure]:
-    """Direct pairs in a closed loop: messages acknowledged and delivered."""
-    sizes = QUICK if quick else FULL
-    groups = [(2 * number, 2 * number + 1) for number in range(sizes.pairs)]
-    found: list[Figure] = []
-    async with open_both(2 * sizes.pairs, groups) as both:
-        loads = await Load.open(both.ours), await Load.open(both.relay)
+async def measure_sends(plan: Plan) -> list[Figure]:
+    """w1: direct pairs in a closed loop, k messages in flight in each; acknowledged and delivered."""
+    sizes, found = sizes_of(plan), list[Figure]()
+    async with open_all(plan, 2 * sizes.pairs, _pairs(sizes)) as targets:
+        loads = [await Load.open(target, is_pinned=plan.is_pinned) for target in targets]
         for in_flight, budget in ((1, 5_000.0), (4, 8_000.0)):
-            ours, theirs = await _alternate(both, loads, sizes, in_flight)
-            name = f"{sizes.pairs} pairs, k={in_flight}"
-            found += [
-                _rate("sends", f"{name}: acked and delivered", ours, theirs, 1, _budget(budget, quick)),
-                _percentile("sends", f"{name}: p50", ours, theirs, 0.5),
-                _percentile("sends", f"{name}: p99", ours, theirs, 0.99),
-                _processor("sends", f"{name}: server's processor time", ours, theirs),
-            ]
+            runs = await _alternate(loads, sizes.runs, lambda load, k=in_flight: load.run_closed(k, sizes.seconds))
+            report = Report("sends", f"{sizes.pairs} pairs, k={in_flight}", plan, runs)
+            found += report.rates("acknowledged and delivered", "msg/s", 1, budget)
+            found += report.spans("p50", 0.5) + report.spans("p99", 0.99) + report.shares()
     return found
 
 
-async def measure_group(quick: bool) -> list[Figure]:
-    """One group; one member sends, all others receive."""
-    sizes = QUICK if quick else FULL
-    found: list[Figure] = []
-    async with open_both(sizes.members, [range(sizes.members)]) as both:
-        loads = await Load.open(both.ours), await Load.open(both.relay)
-        for in_flight, budget in ((1, None), (4, _budget(35_000.0, quick))):
-            ours, theirs = await _alternate(both, loads, sizes, in_flight)
-            name = f"group of {sizes.members}, k={in_flight}"
-            found += [
-                _rate("group", f"{name}: deliveries", ours, theirs, sizes.members - 1, budget),
-                _percentile("group", f"{name}: p99", ours, theirs, 0.99),
-                _processor("group", f"{name}: server's processor time", ours, theirs),
-            ]
+async def measure_group(plan: Plan) -> list[Figure]:
+    """w2: one group whose members send in turn, k messages in flight; deliveries to all others."""
+    sizes, found = sizes_of(plan), list[Figure]()
+    async with open_all(plan, sizes.members, [range(sizes.members)]) as targets:
+        loads = [await Load.open(target, is_pinned=plan.is_pinned, all_send=True) for target in targets]
+        for in_flight, budget in ((1, None), (4, 35_000.0)):
+            runs = await _alternate(loads, sizes.runs, lambda load, k=in_flight: load.run_closed(k, sizes.seconds))
+            report = Report("group", f"group of {sizes.members}, k={in_flight}", plan, runs)
+            found += report.rates("deliveries", "deliveries/s", sizes.members - 1, budget)
+            found += report.spans("p99", 0.99) + report.shares()
     return found
 
 
-async def measure_steady(quick: bool) -> list[Figure]:
-    """Direct pairs at a rate that does not depend on the answers."""
-    sizes = QUICK if quick else FULL
-    groups = [(2 * number, 2 * number + 1) for number in range(sizes.pairs)]
-    ours, theirs = [], []
-    async with open_both(2 * sizes.pairs, groups) as both:
-        mine, other = await Load.open(both.ours), await Load.open(both.relay)
-        for _ in range(sizes.runs):
-            theirs.append(await other.run_open(both.relay, STEADY_PER_SECOND, sizes.seconds))
-            ours.append(await mine.run_open(both.ours, STEADY_PER_SECOND, sizes.seconds))
-    name = f"{STEADY_PER_SECOND:.0f} msg/s"
-    return [
-        _percentile("steady", f"{name}: p50", ours, theirs, 0.5, _budget(2.0, quick)),
-        _percentile("steady", f"{name}: p99", ours, theirs, 0.99, _budget(10.0, quick)),
-        _processor("steady", f"{name}: server's processor time", ours, theirs),
-    ]
+async def measure_steady(plan: Plan) -> list[Figure]:
+    """w3: direct pairs in an open loop, at a rate that does not depend on the answers."""
+    sizes = sizes_of(plan)
+    seconds = sizes.seconds if plan.is_quick else 3 * sizes.seconds
+    async with open_all(plan, 2 * sizes.pairs, _pairs(sizes)) as targets:
+        loads = [await Load.open(target, is_pinned=plan.is_pinned) for target in targets]
+        runs = await _alternate(loads, sizes.runs, lambda load: load.run_open(STEADY_PER_SECOND, seconds))
+    report = Report("steady", f"{STEADY_PER_SECOND:.0f} msg/s", plan, runs)
+    return report.spans("p50", 0.5, 2.0) + report.spans("p99", 0.99, 10.0) + report.shares()
 
 
-async def _alternate(
-    both: Pair, loads: tuple[Load, Load], sizes: Sizes, in_flight: int
-) -> tuple[list[Rates], list[Rates]]:
-    """Runs of both in turn, so that what else the machine does meets both."""
-    ours, theirs = [], []
-    mine, other = loads
-    for _ in range(sizes.runs):
-        theirs.append(await other.run_closed(both.relay, in_flight, sizes.seconds))
-        ours.append(await mine.run_closed(both.ours, in_flight, sizes.seconds))
-    return ours, theirs
+def _pairs(sizes: Sizes) -> list[tuple[int, int]]:
+    return [(2 * number, 2 * number + 1) for number in range(sizes.pairs)]
 
 
-def _rate(
-    work: str, name: str, ours: Sequence[Rates], theirs: Sequence[Rates], each: int, budget: float | None
-) -> Figure:
-    unit = "msg/s" if each == 1 else "deliveries/s"
-    runs, reference = ([rates.per_second * each for rates in which] for which in (ours, theirs))
-    return Figure(work, name, unit, runs, reference, budget, is_ceiling=False)
+async def _alternate(loads: Sequence[Load], wanted: int, run: Callable[[Load], Awaitable[Rates]]) -> Runs:
+    """Runs of all backends in turn, so that what else the machine does meets all of them.
+
+    Rounds go on, to twice as many, until each backend has enough quiet runs; without enough of them, all count.
+    """
+    found: Runs = {load.target.name: [] for load in loads}
+    for number in range(2 * wanted):
+        short = [load for load in loads if len(_quiet(found[load.target.name])) < wanted]
+        if not short or (wanted == 1 and number):
+            break
+        for load in short:
+            found[load.target.name].append(await run(load))
+    return {name: quiet if len(quiet := _quiet(runs)) >= wanted else runs for name, runs in found.items()}
 
 
-def _percentile(
-    work: str,
-    name: str,
-    ours: Sequence[Rates],
-    theirs: Sequence[Rates],
-    part: float,
-    budget: float | None = None,
-) -> Figure:
-    runs, reference = ([rates.span(part) for rates in which] for which in (ours, theirs))
-    return Figure(work, name, "ms", runs, reference, budget)
+def _quiet(runs: Sequence[Rates]) -> list[Rates]:
+    return [each for each in runs if each.others_share <= NOISY_SHARE]
 
 
-def _processor(work: str, name: str, ours: Sequence[Rates], theirs: Sequence[Rates]) -> Figure:
-    runs, reference = ([rates.cpu_us for rates in which] for which in (ours, theirs))
-    return Figure(work, name, "µs/msg", runs, reference)
+class Report:
+    """Figures of one work under one condition, one of each kind for every backend of ours."""
+
+    def __init__(self, work: str, name: str, plan: Plan, runs: Runs) -> None:
+        self._work, self._name, self._plan, self._runs = work, name, plan, runs
+
+    def _make(
+        self, what: str, unit: str, of: Callable[[Rates], float], budget: float | None = None, is_ceiling: bool = True
+    ) -> list[Figure]:
+        reference = [of(each) for each in self._runs.get(RELAY, ())]
+        found = []
+        for backend in self._plan.ours:
+            kept = budget if backend == EMBEDDED and not self._plan.is_quick else None
+            values = [of(each) for each in self._runs[backend]]
+            found.append(
+                Figure(self._work, f"{self._name}: {what}", unit, values, reference, kept, is_ceiling, backend)
+            )
+        return found
+
+    def rates(self, what: str, unit: str, copies: int, budget: float | None) -> list[Figure]:
+        """So many a second; copies: deliveries of each message."""
+        return self._make(what, unit, lambda each: each.per_second * copies, budget, is_ceiling=False)
+
+    def spans(self, what: str, part: float, budget: float | None = None) -> list[Figure]:
+        """A percentile of the times from send to acknowledged and delivered."""
+        return self._make(what, "ms", lambda each: each.span(part), budget)
+
+    def shares(self) -> list[Figure]:
+        """Processor time of the backend, and what shows whether the measurement can be believed."""
+        found = self._make("processor time of the server", "µs/msg", lambda each: each.server_us)
+        limit = None if self._plan.is_quick or not self._plan.is_pinned else LOAD_LIMIT_PERCENT
+        for backend in self._plan.ours:
+            runs = self._runs[backend]
+            busy, others = [100 * each.load_share for each in runs], [100 * each.others_share for each in runs]
+            for what, values, budget in (("the load generator's core in use", busy, limit),
+                                         ("the server's core used by others", others, None)):  # fmt: skip
+                found.append(Figure(self._work, f"{self._name}: {what}", "%", values, (), budget, True, backend))
+        return found
 
 
-# --- catch-up ---------------------------------------------------------------------------------
+# --- catch-up -----------------------------------------------------------------------------------
 
 
-async def measure_catch_up(quick: bool) -> list[Figure]:
-    """A device that was away: from its connection to the last of the messages it missed."""
-    sizes = QUICK if quick else FULL
+async def measure_catch_up(plan: Plan) -> list[Figure]:
+    """w4: a device that was away: from its connection to the last of the messages it missed."""
+    sizes = sizes_of(plan)
     groups = [(number + 1, 0) for number in range(sizes.conversations)]
-    ours, theirs = [], []
-    async with open_both(sizes.conversations + 1, groups) as both:
-        for target in (both.relay, both.ours):
-            await (await Load.open(target, listening=False)).fill(sizes.missed)
+    spans: dict[str, list[float]] = {name: [] for name in plan.backends}
+    filled: Runs = {}
+    async with open_all(plan, sizes.conversations + 1, groups) as targets:
+        for target in targets:
+            load = await Load.open(target, is_pinned=plan.is_pinned, listening=False)
+            filled[target.name] = [await load.fill(sizes.missed)]
         for _ in range(sizes.runs):
-            theirs.append(await _time_catch_up(both.relay, sizes))
-            ours.append(await _time_catch_up(both.ours, sizes))
+            for target in targets:
+                spans[target.name].append(await _time_catch_up(target, sizes))
     total = sizes.conversations * sizes.missed
     name = f"{total:,} messages in {sizes.conversations} conversations"
-    return [Figure("catch-up", name, "s", ours, theirs, _budget(0.4, quick))]
+    report = Report("catch-up", f"storing {total:,}, all at once", plan, filled)
+    return [
+        Figure(
+            "catch-up",
+            f"{name}: from connect to the last",
+            "s",
+            spans[backend],
+            spans.get(RELAY, ()),
+            0.4 if backend == EMBEDDED and not plan.is_quick else None,
+            backend=backend,
+        )
+        for backend in plan.ours
+    ] + report.rates("stored", "msg/s", 1, None)
 
 
 async def _time_catch_up(target: Target, sizes: Sizes) -> float:

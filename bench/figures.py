@@ -15,7 +15,8 @@ from typing import Any
 @dataclass(frozen=True)
 class Figure:
     """One measured quantity. runs: one value each. reference: what the same runs gave beside it, [] where a number
-    means something by itself. budget: the value to keep; is_ceiling: whether more than that is bad."""
+    means something by itself. budget: the value to keep; is_ceiling: whether more than that is bad. backend: the one
+    of ours that was measured, "" where there is no choice."""
 
     work: str
     name: str
@@ -24,6 +25,7 @@ class Figure:
     reference: Sequence[float] = ()
     budget: float | None = None
     is_ceiling: bool = True
+    backend: str = ""
 
     @property
     def median(self) -> float:
@@ -46,6 +48,7 @@ class Figure:
         """For the file of results."""
         return {
             "work": self.work,
+            "backend": self.backend,
             "name": self.name,
             "unit": self.unit,
             "median": self.median,
@@ -59,13 +62,14 @@ class Figure:
 
 def draw_table(figures: Iterable[Figure]) -> str:
     """Figures as lines of text: median, spread, reference and ratio, budget."""
-    rows = [("work", "figure", "median", "min–max", "unit", "reference", "ratio", "budget")]
+    rows = [("work", "backend", "figure", "median", "min–max", "unit", "reference", "ratio", "budget")]
     for each in figures:
         reference = _write(statistics.median_low(each.reference)) if each.reference else ""
         ratio = f"{each.ratio:.2f}" if each.ratio is not None else ""
         rows.append(
             (
                 each.work,
+                each.backend,
                 each.name,
                 _write(each.median),
                 f"{_write(min(each.runs))}–{_write(max(each.runs))}" if len(each.runs) > 1 else "",
@@ -76,7 +80,7 @@ def draw_table(figures: Iterable[Figure]) -> str:
             )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    right = {2, 3, 5, 6}
+    right = {3, 4, 6, 7}
     lines = [
         "  ".join(cell.rjust(width) if at in right else cell.ljust(width) for at, (cell, width) in enumerate(parts))
         for parts in (list(zip(row, widths, strict=True)) for row in rows)

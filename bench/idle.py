@@ -5,50 +5,64 @@ from __future__ import annotations
 import asyncio
 import resource
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.figures import Figure
-from bench.target import Target, open_curbside, open_relay
+from bench.plan import Plan, Sizes, sizes_of
+from bench.target import EMBEDDED, RELAY, Target, open_target
 
 SETTLE_SECONDS = 2.0
 AT_ONCE = 50
 
 
-async def measure_idle(quick: bool) -> list[Figure]:
-    """Both servers, one after the other."""
-    runs, count = (1, 20) if quick else (3, 1_000)
+@dataclass
+class _Weights:
+    """starts: seconds. empty: MiB. each: KiB."""
+
+    starts: list[float] = field(default_factory=list)
+    empty: list[float] = field(default_factory=list)
+    each: list[float] = field(default_factory=list)
+
+
+async def measure_idle(plan: Plan) -> list[Figure]:
+    """w5: from start to the first answer; then signed-in connections that say nothing."""
+    sizes = sizes_of(plan)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 65_536), most))
-    with tempfile.TemporaryDirectory(prefix="curbside-bench-") as folder:
-        async with open_relay(Path(folder), count, []) as relay:
-            reference = await _measure(relay, runs, count)
-        async with open_curbside(Path(folder), count, []) as ours:
-            measured = await _measure(ours, runs, count)
-    budgets = (None, None, None) if quick else (1.0, None, 30.0)
-    names = ("from start to the first answer", "memory at start", f"memory of each of {count:,} idle connections")
-    return [
-        Figure("idle", name, unit, mine, theirs, budget)
-        for name, unit, mine, theirs, budget in zip(
-            names, ("s", "MiB", "KiB"), measured, reference, budgets, strict=True
-        )
-    ]
+    found: dict[str, _Weights] = {}
+    for name in plan.backends:
+        with tempfile.TemporaryDirectory(prefix="curbside-bench-") as folder:
+            async with open_target(name, Path(folder) / name, sizes.connections, []) as target:
+                found[name] = await _measure(target, sizes)
+    figures = []
+    for what, unit, kind, budget in (
+        ("from start to the first answer", "s", "starts", 1.0),
+        ("memory at start", "MiB", "empty", None),
+        (f"memory of each of {sizes.connections:,} idle connections", "KiB", "each", 30.0),
+    ):
+        reference = getattr(found[RELAY], kind) if RELAY in found else ()
+        for backend in plan.ours:
+            kept = budget if backend == EMBEDDED and not plan.is_quick else None
+            runs = getattr(found[backend], kind)
+            figures.append(Figure("idle", what, unit, runs, reference, kept, backend=backend))
+    return figures
 
 
-async def _measure(target: Target, runs: int, count: int) -> tuple[list[float], list[float], list[float]]:
-    starts, weights = [], []
-    for _ in range(runs):
-        target.server.stop()
-        starts.append(target.server.start())
-        weights.append(target.server.memory_kib() / 1024)
+async def _measure(target: Target, sizes: Sizes) -> _Weights:
+    found = _Weights()
+    for _ in range(sizes.runs):
+        target.stop()
+        found.starts.append(target.start())
+        found.empty.append(target.memory_kib() / 1024)
     await (await target.connect(0)).close()  # what the first connection of all costs is no other's
-    before = target.server.memory_kib()
-    streams = []
+    before, streams, count = target.memory_kib(), [], sizes.connections
     for at in range(0, count, AT_ONCE):
         streams += await asyncio.gather(*(target.connect(place) for place in range(at, min(count, at + AT_ONCE))))
     for stream in streams:
         await stream.sync({})
     await asyncio.sleep(SETTLE_SECONDS if count > AT_ONCE else 0)
-    after = target.server.memory_kib()
+    found.each.append((target.memory_kib() - before) / count)
     for stream in streams:
         await stream.close()
-    return starts, weights, [(after - before) / count]
+    return found

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from bench.figures import Figure
+from bench.plan import Plan
 from curbside.crypto.sign import generate_signature_key
 from curbside.mls.group import CommitRequest, Group, GroupSettings, KeyPackageSecrets, OwnLeaf, make_key_package
 from curbside.mls.nodes import Credential
@@ -81,12 +82,12 @@ def measure(size: int, times: int) -> dict[str, float]:
     return {name: round(value, 3) for name, value in found.items()}
 
 
-async def measure_figures(quick: bool) -> list[Figure]:
+async def measure_figures(plan: Plan) -> list[Figure]:
     """Encrypt, decrypt, commit, join, save and load in groups of several sizes."""
     found = []
-    for size in (10,) if quick else (10, 100, 1000):
-        for name, value in measure(size, 3 if quick else 15).items():
+    for size in (10,) if plan.is_quick else (10, 100, 1000):
+        for name, value in measure(size, 3 if plan.is_quick else 15).items():
             unit = "kB" if name == "saved_kilobytes" else "ms"
-            budget = None if quick else BUDGETS.get(name, {}).get(str(size))
+            budget = None if plan.is_quick else BUDGETS.get(name, {}).get(str(size))
             found.append(Figure("mls", f"{name.replace('_', ' ')}, {size:,} members", unit, [value], (), budget))
     return found

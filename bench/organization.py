@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import structlog
@@ -19,8 +20,9 @@ from curbside.crypto.random import random_bytes
 from curbside.crypto.x509 import make_enrolment
 from curbside.ids import InviteId, UserId, decode_base64url, encode_base64url, encode_id
 from curbside.policy.validator import OrganizationValidator
-from curbside.server.app import Services, build_services, open_store
+from curbside.server.app import Services, build_services
 from curbside.server.config import load_config
+from curbside.server.database import open_store
 from curbside.server.keys import prepare_keys
 from curbside.server.metrics import Metrics
 from curbside.server.organization import InitRequest, init_organization, open_authority
@@ -43,30 +45,42 @@ def free_port() -> int:
 
 
 class Organization:
-    """Made in an empty folder. Enrol people first, then start the server."""
+    """Made in an empty folder. Enrol people first, then start the nodes.
 
-    def __init__(self, folder: Path) -> None:
+    settings: more of the server's CURBSIDE_ variables. nodes: how many processes serve it, each with an origin of its
+    own; more than one need a database that they share.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None, nodes: int = 1) -> None:
         self.clock = SystemClock()
         self.folder = folder
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        request = InitRequest(folder, "Sankt Elsewhere", self.url, None, port=self.port)
+        ports = [free_port() for _ in range(nodes)]
+        self.urls = [f"http://127.0.0.1:{port}" for port in ports]
+        self.url = self.urls[0]
+        request = InitRequest(folder, "Sankt Elsewhere", self.url, None, port=ports[0])
         self._made = init_organization(request, self.clock)
+        self._settings = {**UNBOUND, **(settings or {}), "CURBSIDE_PUBLIC_URLS": " ".join(self.urls)}
         self.authority = open_authority(self._made.authority_key_file, None)
         self.network = Internet()
         self.validator: OrganizationValidator
-        self.server = ServedProcess(
-            [sys.executable, "-m", "curbside", "serve", "--folder", str(folder)],
-            self.port,
-            "/v1/health/ready",
-            {**os.environ, **UNBOUND, "CURBSIDE_LOG_LEVEL": "error"},
-        )
+        self.nodes = [self._make_node(number, port) for number, port in enumerate(ports)]
+        self.server = self.nodes[0]
+
+    def _make_node(self, number: int, port: int) -> ServedProcess:
+        own = {"CURBSIDE_PORT": str(port), "CURBSIDE_LOG_LEVEL": "error"}
+        if number:
+            first = load_config(self._made.config_file, {})
+            own["CURBSIDE_AUTHORITY_CERTIFICATE"] = str(first.authority_path)
+            own["CURBSIDE_BLOBS_FOLDER"] = str(first.blobs_path)
+            own["CURBSIDE_DATA_FOLDER"] = str(self.folder / f"node-{number}")
+        command = [sys.executable, "-m", "curbside", "serve", "--folder", str(self.folder)]
+        return ServedProcess(command, port, "/v1/health/ready", {**os.environ, **self._settings, **own})
 
     # --- people -------------------------------------------------------------------------------
 
     async def enrol(self, count: int, packages: int = 1) -> list[Newcomer]:
         """New people with one device and an open session each. packages: key packages besides the last-resort one."""
-        config = load_config(self._made.config_file, UNBOUND)
+        config = load_config(self._made.config_file, self._settings)
         store = open_store(config)
         try:
             keys = await prepare_keys(store, config.authority_path.read_bytes())

@@ -1,22 +1,33 @@
-"""What a load is put on: Curbside with real people and groups, or the bare relay with the same frames."""
+"""What a load is put on: Curbside on one of its engines with real people and groups, or the bare relay."""
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.database import Database
 from bench.organization import Organization, free_port
 from bench.people import Person
-from bench.process import ServedProcess
+from bench.process import Part, ServedProcess, cpu_seconds, kill_all, memory_kib, written_bytes
 from bench.wire import Credentials, RawStream
 from curbside.crypto.random import random_bytes
 from curbside.crypto.sign import generate_signature_key
 from curbside.ids import UserId, decode_id, encode_id
 from curbside.mls.group import Group
+
+RELAY, EMBEDDED, POSTGRES = "relay", "embedded", "postgres"
+BACKENDS = (RELAY, EMBEDDED, POSTGRES)
+"""The relay is no backend of ours but the reference that the others are compared with."""
+DURABILITY = {
+    RELAY: "one file, fdatasync before the acknowledgement; for all that waits at once; nothing else is kept",
+    EMBEDDED: "encrypted SQLite, WAL, synchronous=FULL: entry and audit events in one fsync before the acknowledgement",
+    POSTGRES: "PostgreSQL, synchronous_commit=on, fsync=on: entry and audit events in one commit before it",
+}
 
 
 @dataclass(frozen=True)
@@ -37,37 +48,113 @@ class Conversation:
         return decode_id(self.id)
 
 
+@dataclass
 class Target:
-    """A running server with people in conversations."""
+    """A backend with people in conversations. parts: its programs, in the order of their start.
 
-    def __init__(self, url: str, server: ServedProcess, people: Sequence[Credentials]) -> None:
-        self.url = url
-        self.server = server
-        self.conversations: list[Conversation] = []
-        self._people = people
+    urls: of its nodes; people are spread over them.
+    """
+
+    name: str
+    urls: Sequence[str]
+    parts: Sequence[Part]
+    people: Sequence[Credentials]
+    folder: Path
+    conversations: list[Conversation] = field(default_factory=list)
+    database: Database | None = None
 
     async def connect(self, place: int) -> RawStream:
         """The stream of somebody's device."""
-        return await RawStream.open(self.url, self._people[place])
+        return await RawStream.open(self.urls[place % len(self.urls)], self.people[place])
+
+    # --- its programs ---------------------------------------------------------------------------
+
+    def start(self) -> float:
+        """Start all parts; the seconds until the last one answers."""
+        began = time.perf_counter()
+        for part in self.parts:
+            part.start()
+        return time.perf_counter() - began
+
+    def stop(self) -> None:
+        """In order, the last one first; harmless when nothing runs."""
+        for part in reversed(self.parts):
+            part.stop()
+
+    def kill(self) -> None:
+        """SIGKILL to all processes of all parts, at once."""
+        kill_all(self._pids)
+        for part in reversed(self.parts):
+            part.kill()
+
+    @property
+    def _pids(self) -> list[int]:
+        return [pid for part in self.parts for pid in part.list_pids()]
+
+    def cpu_seconds(self) -> float:
+        """Processor time of all parts so far."""
+        return cpu_seconds(self._pids)
+
+    def memory_kib(self) -> int:
+        """Memory of all parts."""
+        return memory_kib(self._pids)
+
+    def written_bytes(self) -> int:
+        """Bytes that all parts handed to storage so far."""
+        return written_bytes(self._pids)
 
 
 @asynccontextmanager
-async def open_curbside(folder: Path, count: int, groups: Sequence[Sequence[int]]) -> AsyncIterator[Target]:
-    """Curbside with `count` people; groups: who is in each conversation, the founder first. Of two: a direct one."""
-    organization = Organization(folder / "curbside")
-    people = [Person(organization, each) for each in await organization.enrol(count)]
-    target = Target(organization.url, organization.server, [each.credentials for each in people])
-    organization.server.start()
-    try:
-        for members in groups:
-            founder, others = people[members[0]], [people[each].user_id for each in members[1:]]
-            group = await _begin(founder, others)
-            target.conversations.append(Conversation(encode_id(group.group_id), members, 1, group.epoch))
-        for person in people:
-            await person.close()
+async def open_targets(
+    names: Sequence[str], folder: Path, count: int, groups: Sequence[Sequence[int]]
+) -> AsyncIterator[list[Target]]:
+    """Every named backend with `count` people; groups: who is in each conversation, the founder first.
+
+    Of two people: a direct conversation.
+    """
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(open_target(name, folder / name, count, groups)) for name in names]
+
+
+@asynccontextmanager
+async def open_target(name: str, folder: Path, count: int, groups: Sequence[Sequence[int]]) -> AsyncIterator[Target]:
+    """One backend, running."""
+    opened = _open_relay(folder, count, groups) if name == RELAY else _open_curbside(name, folder, count, groups)
+    async with opened as target:
         yield target
+
+
+@asynccontextmanager
+async def _open_curbside(name: str, folder: Path, count: int, groups: Sequence[Sequence[int]]) -> AsyncIterator[Target]:
+    database = None if name == EMBEDDED else Database()
+    try:
+        settings = {"CURBSIDE_DATABASE_URL": database.url} if database is not None else {}
+        organization = Organization(folder, settings)
+        if database is not None:
+            database.start()
+        people = [Person(organization, each) for each in await organization.enrol(count)]
+        parts: list[Part] = [*([database] if database is not None else []), *organization.nodes]
+        target = Target(name, organization.urls, parts, [each.credentials for each in people], folder)
+        target.database = database
+        for node in organization.nodes:
+            node.start()
+        try:
+            await _begin_all(target, people, groups)
+            yield target
+        finally:
+            target.stop()
     finally:
-        organization.server.stop()
+        if database is not None:
+            database.remove()
+
+
+async def _begin_all(target: Target, people: Sequence[Person], groups: Sequence[Sequence[int]]) -> None:
+    for members in groups:
+        founder, others = people[members[0]], [people[each].user_id for each in members[1:]]
+        group = await _begin(founder, others)
+        target.conversations.append(Conversation(encode_id(group.group_id), members, 1, group.epoch))
+    for person in people:
+        await person.close()
 
 
 async def _begin(founder: Person, others: Sequence[UserId]) -> Group:
@@ -75,13 +162,13 @@ async def _begin(founder: Person, others: Sequence[UserId]) -> Group:
 
 
 @asynccontextmanager
-async def open_relay(folder: Path, count: int, groups: Sequence[Sequence[int]]) -> AsyncIterator[Target]:
-    """The relay; the same arguments."""
-    place, port = folder / "relay", free_port()
-    place.mkdir()
-    command = [sys.executable, "-m", "bench.relay", str(port), str(place)]
+async def _open_relay(folder: Path, count: int, groups: Sequence[Sequence[int]]) -> AsyncIterator[Target]:
+    port = free_port()
+    folder.mkdir()  # noqa: ASYNC240  nothing else runs yet
+    command = [sys.executable, "-m", "bench.relay", str(port), str(folder)]
     server = ServedProcess(command, port, "/v1/health/ready", dict(os.environ))
-    target = Target(f"http://127.0.0.1:{port}", server, [Credentials("", generate_signature_key("ed25519"))] * count)
+    people = [Credentials("", generate_signature_key("ed25519"))] * count
+    target = Target(RELAY, [f"http://127.0.0.1:{port}"], [server], people, folder)
     for members in groups:
         target.conversations.append(Conversation(encode_id(random_bytes(16)), members, 0, 1))
     server.start()
