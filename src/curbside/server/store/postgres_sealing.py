@@ -19,8 +19,8 @@ from curbside.server.store.postgres_open import PostgresSettings, claim_database
 from curbside.server.store.postgres_session import Session, map_postgres_error
 
 KEY_BYTES: Final = 32
-_CHECK: Final = "store.key_check"
-_COLUMNS: Final = (
+KEY_CHECK: Final = "store.key_check"
+SEALED_COLUMNS: Final = (
     ("settings", "name", "value"),
     ("users", "user_id", "opaque_record"),
     ("signins", "signin_id", "state"),
@@ -57,11 +57,11 @@ def check_key(session: Session, sealer: Sealer) -> None:
     """Raises: ConfigError when the key is not the one this database was made with."""
     session.change(
         "INSERT INTO settings (name, value) VALUES (%s, %s) ON CONFLICT DO NOTHING",
-        (_CHECK, sealer.seal("settings.value", _CHECK, b"")),
+        (KEY_CHECK, sealer.seal("settings.value", KEY_CHECK, b"")),
     )
-    row = session.one("SELECT value FROM settings WHERE name = %s", (_CHECK,))
+    row = session.one("SELECT value FROM settings WHERE name = %s", (KEY_CHECK,))
     try:
-        sealer.open("settings.value", _CHECK, row[0] if row else b"")
+        sealer.open("settings.value", KEY_CHECK, row[0] if row else b"")
     except IntegrityError as error:
         raise ConfigError("the database key does not fit this database") from error
 
@@ -70,8 +70,8 @@ def fits_key(settings: PostgresSettings, key: SecretBytes) -> bool:
     """Whether the database was sealed with this key. Raises: ConfigError, StoreUnavailable."""
     session = connect(settings)
     try:
-        row = session.one("SELECT value FROM settings WHERE name = %s", (_CHECK,))
-        Sealer(key).open("settings.value", _CHECK, row[0] if row else b"")
+        row = session.one("SELECT value FROM settings WHERE name = %s", (KEY_CHECK,))
+        Sealer(key).open("settings.value", KEY_CHECK, row[0] if row else b"")
     except IntegrityError:
         return False
     except psycopg.Error as error:
@@ -93,7 +93,7 @@ def rotate_sealing_key(settings: PostgresSettings, old: SecretBytes, new: Secret
         migrate_postgres(session)
         session.begin()
         check_key(session, before)
-        for table, key, value in _COLUMNS:
+        for table, key, value in SEALED_COLUMNS:
             column = f"{table}.{value}"
             for row, sealed in session.all(f"SELECT {key}, {value} FROM {table}"):
                 fresh = after.seal(column, row, before.open(column, row, sealed))

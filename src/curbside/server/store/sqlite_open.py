@@ -75,8 +75,10 @@ def map_engine_error(error: apsw.Error) -> CurbsideError:
             return StoreUnavailable()
 
 
-def migrate(connection: apsw.Connection) -> None:
+def migrate(connection: apsw.Connection, through: int | None = None) -> None:
     """Bring the schema up to this program's version, one file a transaction; never back.
+
+    through: only to this version, for a restore of an older backup.
 
     Raises: ConfigError when the file belongs to a newer program or to another one; Unavailable as usual.
     """
@@ -87,7 +89,9 @@ def migrate(connection: apsw.Connection) -> None:
             raise ConfigError("the database file belongs to another program")
         if version > len(steps):
             raise ConfigError(f"the database has schema {version}, newer than this program's {len(steps)}")
-        for number in range(version + 1, len(steps) + 1):
+        if through is not None and through > len(steps):
+            raise ConfigError(f"the backup has schema {through}, newer than this program's {len(steps)}")
+        for number in range(version + 1, (len(steps) if through is None else through) + 1):
             with connection:
                 connection.execute(steps[number - 1])
                 connection.pragma("user_version", number)
