@@ -285,6 +285,8 @@ def example_frames() -> dict[str, tuple[bool, msgspec.Struct]]:
         "entries": (False, frames.Entries([item, item])),
         "entries-none": (False, frames.Entries([])),
         "queue": (False, frames.QueueItems([queued])),
+        "signal": (True, frames.Signal("c1", frames.SIGNAL_HERE)),
+        "signals": (False, frames.Signals([frames.SignalItem("c1", "u1", "d1", frames.SIGNAL_TYPING, 6000)])),
         "caught_up": (False, frames.CaughtUp()),
         "refused": (False, frames.Refused(9, "epoch_conflict", "détail", members)),
         "closing": (False, frames.Closing("draining", "", -1)),

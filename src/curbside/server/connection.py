@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from curbside.errors import CurbsideError, NotFound, TooLarge
+from curbside.errors import CurbsideError, DuplicateRequest, NotFound, TooLarge
 from curbside.ids import ConversationId
 from curbside.policy.access import Subject
 from curbside.server.config import Limits
@@ -18,7 +18,6 @@ from curbside.server.fanout import Fanout, PublishedEntry
 from curbside.server.groups import is_id
 from curbside.server.problems import hide_internal
 from curbside.server.sessions import Authenticated
-from curbside.server.store.records import QueueRecord
 from curbside.wire import limits as sizes
 from curbside.wire.frames import (
     CaughtUp,
@@ -39,10 +38,13 @@ FRAME_ROOM: Final = sizes.FRAME_BYTES - 1024
 QUEUE_ITEMS: Final = 8
 ANSWERS_WAITING: Final = 1_024
 """Answers that a peer has not read; above this its frames wait."""
+SIGNALS_WAITING: Final = 32
+"""Typing and presence that a peer has not read; above this the next ones are lost to it."""
 _POLICY_VIOLATION: Final = 1008
 _GOING_AWAY: Final = 1001
 _encoder: Final = msgspec.msgpack.Encoder()
 _ENTRIES_HEAD: Final = b"\x92" + _encoder.encode("entries")
+_SIGNALS_HEAD: Final = b"\x92" + _encoder.encode("signals")
 
 
 @dataclass(slots=True)
@@ -72,6 +74,7 @@ class Connection:
         self.subject: Subject = session.subject
         self.expires_at = session.expires_at
         self.token_hash = session.token_hash
+        self.stream = session.stream
         self._delivery = delivery
         self._fanout = fanout
         self._send = send
@@ -82,6 +85,7 @@ class Connection:
         self._entry_bytes = 0
         self._stored: list[StoredItem] = []
         self._frames: list[bytes] = []
+        self._signals: list[bytes] = []
         self._queue_after = -1
         self._is_queue_behind = False
         self._syncs = 0
@@ -171,15 +175,27 @@ class Connection:
             self._fall_behind(entry.conversation_id, subscription, entry.sequence)
         self._wake.set()
 
+    def find_sent(self, conversation_id: ConversationId) -> int | None:
+        subscription = self._subscriptions.get(conversation_id)
+        return subscription.sent if subscription is not None else None
+
     def end_stay(self, conversation_id: ConversationId, last_sequence: int) -> None:
         subscription = self._subscriptions.get(conversation_id)
         if subscription is not None:  # the log says where its right to read ends
             self._fall_behind(conversation_id, subscription, last_sequence)
 
-    def offer_queue(self, item: QueueRecord) -> None:
+    def offer_queue(self) -> None:
         if self._queue_after >= 0:
             self._is_queue_behind = True
             self._wake.set()
+
+    def offer_signal(self, signal: bytes) -> None:
+        if len(self._signals) < SIGNALS_WAITING:
+            self._signals.append(signal)
+            self._wake.set()
+
+    def replace(self) -> None:
+        self.close_with(Closing(DuplicateRequest.code, "a newer connection of this device took over", -1))
 
     def end(self, error: CurbsideError) -> None:
         shown = hide_internal(error)
@@ -222,6 +238,9 @@ class Connection:
                 part = self._take_part()
                 self._entry_bytes -= sum(len(entry.encoded) for entry in part)
                 await self._emit_entries(part)
+        if self._signals:
+            signals, self._signals = self._signals, []
+            await self._emit(b"".join((_SIGNALS_HEAD, b"\xdc", len(signals).to_bytes(2, "big"), *signals)))
 
     def _take_part(self) -> list[PublishedEntry]:
         """The next entries that fit in one frame."""

@@ -49,7 +49,6 @@ from curbside.server.store.records import (
     NewEntry,
     NewQueueItem,
     PlaceRecord,
-    QueueRecord,
 )
 from curbside.wire import limits
 from curbside.wire.bodies import Appended, ConversationState, NewCommit, NewConversation
@@ -251,7 +250,7 @@ class ConversationService:
         if leaf is not None and leaf != own:
             raise RuleBroken("delivery.commit.sender")
 
-    def _write_commit(self, tx: Change, request: _Commit, step: _Step) -> tuple[Appended, list[QueueRecord]]:
+    def _write_commit(self, tx: Change, request: _Commit, step: _Step) -> tuple[Appended, list[DeviceId]]:
         conversation_id, now = request.conversation_id, self._clock.now_ms()
         _check_devices(tx, step)
         entry = NewEntry(KIND_COMMIT, request.message_id, now, request.commit)
@@ -271,14 +270,10 @@ class ConversationService:
             for m in step.change.added
             if request.welcome is not None
         ]
-        positions = tx.delivery.add_queue_items(welcomes)
+        tx.delivery.add_queue_items(welcomes)
         for event in self._list_commit_events(request, step, sequence):
             tx.append_audit(event)
-        queued = [
-            QueueRecord(position, item.kind, item.conversation_id, item.sequence, item.payload)
-            for position, item in zip(positions, welcomes, strict=True)
-        ]
-        return Appended(sequence, step.group.epoch, now), queued
+        return Appended(sequence, step.group.epoch, now), [item.device_id for item in welcomes]
 
     def _list_commit_events(self, request: _Commit, step: _Step, sequence: int) -> Iterable[AuditEvent]:
         subject, conversation_id = request.subject, request.conversation_id
@@ -292,9 +287,7 @@ class ConversationService:
                 who: dict[str, Extra] = {"user": member.user_id, "device": member.device_id}
                 yield self._done(name, subject, conversation_id, extra | who)
 
-    def _publish(
-        self, request: _Commit, change: RosterChange, appended: Appended, queued: Sequence[QueueRecord]
-    ) -> None:
+    def _publish(self, request: _Commit, change: RosterChange, appended: Appended, queued: Sequence[DeviceId]) -> None:
         record = EntryRecord(
             request.conversation_id,
             appended.sequence,
@@ -306,13 +299,12 @@ class ConversationService:
         self._publish_entry(record)
         removed = [member.device_id for member in change.removed]
         self._fanout.end_stays(request.conversation_id, removed, appended.sequence)
-        if queued:
-            for member, item in zip(change.added, queued, strict=True):
-                self._fanout.offer_queue(member.device_id, item)
+        for device_id in queued:
+            self._fanout.offer_queue(device_id)
 
     def _publish_entry(self, record: EntryRecord) -> None:
         # Handshakes are rare: their listeners read them from the log, which writes the event of the delivery.
-        entry = PublishedEntry(record.conversation_id, record.sequence, encode_entry(record))
+        entry = PublishedEntry(record.conversation_id, record.sequence, encode_entry(record), is_handshake=True)
         self._fanout.publish(entry, frozenset())
 
     # --- the delivery service's proposals -----------------------------------------------------

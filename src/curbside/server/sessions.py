@@ -52,11 +52,13 @@ class ProvedRequest:
 
 @dataclass(frozen=True, slots=True)
 class Authenticated:
-    """A request whose session and proof hold. expires_at: Unix seconds."""
+    """A request whose session and proof hold. expires_at: Unix seconds. stream: the number of this connection among
+    the device's; 0 for a request that is none."""
 
     subject: Subject
     token_hash: bytes
     expires_at: int
+    stream: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,8 @@ class SessionService:
             await self._record_refusal(found, str(error.members.get("check", "")))
             raise
         return await self._store.write(
-            lambda tx: self.admit(tx, found, proof), lambda error: self._refusal(found, error)
+            lambda tx: self.admit(tx, found, proof, is_stream=bool(request.nonce)),
+            lambda error: self._refusal(found, error),
         )
 
     async def end_session(self, who: Authenticated) -> None:
@@ -150,7 +153,7 @@ class SessionService:
 
     # --- inside a transaction -----------------------------------------------------------------
 
-    def admit(self, tx: Change, found: FoundSession, proof: Proof) -> Authenticated:
+    def admit(self, tx: Change, found: FoundSession, proof: Proof, is_stream: bool = False) -> Authenticated:
         """The second look, in the transaction that uses the proof up: nothing may have ended meanwhile."""
         now = self._clock.now()
         session, device = found.session, found.device
@@ -163,7 +166,8 @@ class SessionService:
             raise NotAuthenticated(check="dpop.replay")
         if now - device.last_seen_at >= TOUCH_SECONDS:
             tx.identity.touch_device(device.device_id, now)
-        return Authenticated(_subject(found), session.token_hash, session.expires_at)
+        number = tx.watch.count_stream(device.device_id) if is_stream else 0
+        return Authenticated(_subject(found), session.token_hash, session.expires_at, number)
 
     def _end(self, tx: Change, who: Authenticated) -> None:
         tx.identity.end_session(who.token_hash)

@@ -20,7 +20,6 @@ from curbside.clock import Clock
 from curbside.crypto.random import random_bytes
 from curbside.errors import (
     CurbsideError,
-    DuplicateRequest,
     Malformed,
     NotAuthenticated,
     PolicyDenied,
@@ -156,9 +155,8 @@ class StreamEndpoint:
         finally:
             self._unproven -= 1
         former = self._parts.fanout.register(connection)
-        if isinstance(former, Connection):
-            closing = Closing(DuplicateRequest.code, "a newer connection of this device took over", -1)
-            former.close_with(closing)
+        if former is not None:
+            former.replace()
         self._parts.metrics.streams.inc()
         self._parts.log.info(LogEvent.STREAM_OPENED, device=connection.subject.device_id)
         pump = asyncio.create_task(connection.pump(), name="stream-pump")

@@ -8,8 +8,8 @@ Order on a connection:
     client  Sync             where this device stands; may be sent again, for further conversations
     server  Entries*, QueueItems*, CaughtUp
     then, in any order:
-    client  Send, Acknowledge
-    server  Stored, Refused, Entries, QueueItems, Closing
+    client  Send, Acknowledge, Signal
+    server  Stored, Refused, Entries, QueueItems, Signals, Closing
 
 A device receives live entries of exactly those conversations that it has named in a Sync. Its own sends come back
 as Stored, not as Entries, on the connection that sent them; on any later Sync they are in the log like all others.
@@ -28,6 +28,11 @@ KIND_COMMIT: Final = 1
 KIND_PROPOSAL: Final = 2
 
 QUEUE_WELCOME: Final = 0
+
+SIGNAL_TYPING: Final = 0
+SIGNAL_STOPPED: Final = 1
+SIGNAL_HERE: Final = 2
+SIGNAL_AWAY: Final = 3
 
 
 class Challenge(msgspec.Struct, array_like=True, frozen=True, tag="challenge"):
@@ -80,6 +85,15 @@ class Acknowledge(msgspec.Struct, array_like=True, frozen=True, tag="ack"):
     queue: int
 
 
+class Signal(msgspec.Struct, array_like=True, frozen=True, tag="signal"):
+    """Typing (SIGNAL_TYPING, SIGNAL_STOPPED) or presence (SIGNAL_HERE, SIGNAL_AWAY) in a conversation that this
+    connection has named in a Sync. Never answered, never stored; what comes too often, or is switched off, is dropped.
+    Repeat it while it lasts: typing every 4 seconds, presence every 20."""
+
+    conversation: str
+    kind: int
+
+
 class StoredItem(msgspec.Struct, array_like=True, frozen=True):
     """request: of the Send. sequence: its place in the log. received_at: Unix milliseconds."""
 
@@ -128,6 +142,23 @@ class QueueItems(msgspec.Struct, array_like=True, frozen=True, tag="queue"):
     items: list[QueueItem]
 
 
+class SignalItem(msgspec.Struct, array_like=True, frozen=True):
+    """Another member's Signal. kind: SIGNAL_*. lasts: milliseconds after which it is over unless it comes again; 0 with
+    SIGNAL_STOPPED and SIGNAL_AWAY. The server says so; nothing in it is signed."""
+
+    conversation: str
+    user_id: str
+    device_id: str
+    kind: int
+    lasts: int
+
+
+class Signals(msgspec.Struct, array_like=True, frozen=True, tag="signals"):
+    """What others do at this moment. Some may be lost."""
+
+    items: list[SignalItem]
+
+
 class CaughtUp(msgspec.Struct, array_like=True, frozen=True, tag="caught_up"):
     """All entries that were durable when the Sync arrived have been sent."""
 
@@ -151,5 +182,5 @@ class Closing(msgspec.Struct, array_like=True, frozen=True, tag="closing"):
     retry_after: int
 
 
-ClientFrame = Authenticate | Sync | Send | Acknowledge
-ServerFrame = Challenge | Ready | Stored | Entries | QueueItems | CaughtUp | Refused | Closing
+ClientFrame = Authenticate | Sync | Send | Acknowledge | Signal
+ServerFrame = Challenge | Ready | Stored | Entries | QueueItems | Signals | CaughtUp | Refused | Closing

@@ -244,6 +244,32 @@ class IdentityChange(IdentityView, Protocol):
         ...
 
 
+class WatchView(Protocol):
+    """What a server asks of a database that others write to as well. What is not there is left out of an answer."""
+
+    def find_conversations(
+        self, conversation_ids: Iterable[ConversationId]
+    ) -> dict[ConversationId, ConversationRecord]:
+        """Where these conversations stand."""
+        ...
+
+    def find_queue_ends(self, device_ids: Iterable[DeviceId]) -> dict[DeviceId, int]:
+        """The last position of each device's queue."""
+        ...
+
+    def find_streams(self, token_hashes: Iterable[bytes]) -> dict[bytes, int]:
+        """For each session that lasts, of a device that is active: the number of the device's newest stream."""
+        ...
+
+
+class WatchChange(WatchView, Protocol):
+    """What may change about it."""
+
+    def count_stream(self, device_id: DeviceId) -> int:
+        """The number of a stream that begins: above those of all streams that this device had, on whatever server."""
+        ...
+
+
 class AuditView(Protocol):
     """The audit log."""
 
@@ -276,6 +302,8 @@ class View(Protocol):
     @property
     def identity(self) -> IdentityView: ...
     @property
+    def watch(self) -> WatchView: ...
+    @property
     def audit(self) -> AuditView: ...
 
 
@@ -288,6 +316,8 @@ class Change(Protocol):
     def blobs(self) -> BlobChange: ...
     @property
     def identity(self) -> IdentityChange: ...
+    @property
+    def watch(self) -> WatchChange: ...
     @property
     def audit(self) -> AuditChange: ...
 

@@ -37,6 +37,7 @@ from curbside.server.store.postgres_identity import PostgresIdentity
 from curbside.server.store.postgres_open import PostgresSettings, claim_database, connect, migrate_postgres
 from curbside.server.store.postgres_sealing import Sealer, check_key
 from curbside.server.store.postgres_session import Session, map_failure, map_postgres_error
+from curbside.server.store.postgres_watch import PostgresWatch
 
 T = TypeVar("T")
 
@@ -56,6 +57,7 @@ class PostgresChange:
         self.delivery = PostgresDelivery(session)
         self.blobs = PostgresBlobs(session)
         self.identity = PostgresIdentity(session, sealer)
+        self.watch = PostgresWatch(session)
         self.audit = PostgresAudit(session)
         self.events: list[bytes] = []
 

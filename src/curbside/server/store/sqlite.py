@@ -26,6 +26,7 @@ from curbside.server.store.sqlite_blobs import SqliteBlobs
 from curbside.server.store.sqlite_delivery import SqliteDelivery
 from curbside.server.store.sqlite_identity import SqliteIdentity
 from curbside.server.store.sqlite_open import MEMORY, map_engine_error, migrate, open_connection
+from curbside.server.store.sqlite_watch import SqliteWatch
 
 T = TypeVar("T")
 
@@ -40,6 +41,7 @@ class SqliteChange:
         self.delivery = SqliteDelivery(connection)
         self.blobs = SqliteBlobs(connection)
         self.identity = SqliteIdentity(connection)
+        self.watch = SqliteWatch(connection)
         self.audit = SqliteAudit(connection)
         self.events: list[bytes] = []
 

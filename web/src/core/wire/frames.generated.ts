@@ -8,6 +8,10 @@ export const KIND_APPLICATION = 0;
 export const KIND_COMMIT = 1;
 export const KIND_PROPOSAL = 2;
 export const QUEUE_WELCOME = 0;
+export const SIGNAL_TYPING = 0;
+export const SIGNAL_STOPPED = 1;
+export const SIGNAL_HERE = 2;
+export const SIGNAL_AWAY = 3;
 
 /** Server's first frame. nonce: 32 bytes, used once. server_time: Unix milliseconds. */
 export interface Challenge {
@@ -63,6 +67,17 @@ export interface Acknowledge {
   readonly queue: number;
 }
 
+/**
+ * Typing (SIGNAL_TYPING, SIGNAL_STOPPED) or presence (SIGNAL_HERE, SIGNAL_AWAY) in a conversation that this connection
+ * has named in a Sync. Never answered, never stored; what comes too often, or is switched off, is dropped. Repeat it
+ * while it lasts: typing every 4 seconds, presence every 20.
+ */
+export interface Signal {
+  readonly type: "signal";
+  readonly conversation: string;
+  readonly kind: number;
+}
+
 /** request: of the Send. sequence: its place in the log. received_at: Unix milliseconds. */
 export interface StoredItem {
   readonly request: number;
@@ -110,6 +125,24 @@ export interface QueueItems {
   readonly items: readonly QueueItem[];
 }
 
+/**
+ * Another member's Signal. kind: SIGNAL_*. lasts: milliseconds after which it is over unless it comes again; 0 with
+ * SIGNAL_STOPPED and SIGNAL_AWAY. The server says so; nothing in it is signed.
+ */
+export interface SignalItem {
+  readonly conversation: string;
+  readonly userId: string;
+  readonly deviceId: string;
+  readonly kind: number;
+  readonly lasts: number;
+}
+
+/** What others do at this moment. Some may be lost. */
+export interface Signals {
+  readonly type: "signals";
+  readonly items: readonly SignalItem[];
+}
+
 /** All entries that were durable when the Sync arrived have been sent. */
 export interface CaughtUp {
   readonly type: "caught_up";
@@ -136,8 +169,8 @@ export interface Closing {
   readonly retryAfter: number;
 }
 
-export type ClientFrame = Authenticate | Sync | Send | Acknowledge;
-export type ServerFrame = Challenge | Ready | Stored | Entries | QueueItems | CaughtUp | Refused | Closing;
+export type ClientFrame = Authenticate | Sync | Send | Acknowledge | Signal;
+export type ServerFrame = Challenge | Ready | Stored | Entries | QueueItems | Signals | CaughtUp | Refused | Closing;
 export type Frame =
   | Challenge
   | Authenticate
@@ -145,9 +178,11 @@ export type Frame =
   | Sync
   | Send
   | Acknowledge
+  | Signal
   | Stored
   | Entries
   | QueueItems
+  | Signals
   | CaughtUp
   | Refused
   | Closing;
@@ -236,6 +271,19 @@ function readAcknowledge(value: unknown): Acknowledge {
   };
 }
 
+function writeSignal(frame: Signal): unknown[] {
+  return ["signal", frame.conversation, frame.kind];
+}
+
+function readSignal(value: unknown): Signal {
+  const fields = tuple(value, 3);
+  return {
+    type: "signal",
+    conversation: text(fields[1]),
+    kind: integer(fields[2]),
+  };
+}
+
 function writeStoredItem(frame: StoredItem): unknown[] {
   return [frame.request, frame.sequence, frame.receivedAt];
 }
@@ -316,6 +364,33 @@ function readQueueItems(value: unknown): QueueItems {
   };
 }
 
+function writeSignalItem(frame: SignalItem): unknown[] {
+  return [frame.conversation, frame.userId, frame.deviceId, frame.kind, frame.lasts];
+}
+
+function readSignalItem(value: unknown): SignalItem {
+  const fields = tuple(value, 5);
+  return {
+    conversation: text(fields[0]),
+    userId: text(fields[1]),
+    deviceId: text(fields[2]),
+    kind: integer(fields[3]),
+    lasts: integer(fields[4]),
+  };
+}
+
+function writeSignals(frame: Signals): unknown[] {
+  return ["signals", frame.items.map(writeSignalItem)];
+}
+
+function readSignals(value: unknown): Signals {
+  const fields = tuple(value, 2);
+  return {
+    type: "signals",
+    items: list(readSignalItem)(fields[1]),
+  };
+}
+
 function writeCaughtUp(_frame: CaughtUp): unknown[] {
   return ["caught_up"];
 }
@@ -371,12 +446,16 @@ export function encodeFrame(frame: Frame): unknown[] {
       return writeSend(frame);
     case "ack":
       return writeAcknowledge(frame);
+    case "signal":
+      return writeSignal(frame);
     case "stored":
       return writeStored(frame);
     case "entries":
       return writeEntries(frame);
     case "queue":
       return writeQueueItems(frame);
+    case "signals":
+      return writeSignals(frame);
     case "caught_up":
       return writeCaughtUp(frame);
     case "refused":
@@ -402,12 +481,16 @@ export function decodeFrame(value: unknown): Frame {
       return readSend(value);
     case "ack":
       return readAcknowledge(value);
+    case "signal":
+      return readSignal(value);
     case "stored":
       return readStored(value);
     case "entries":
       return readEntries(value);
     case "queue":
       return readQueueItems(value);
+    case "signals":
+      return readSignals(value);
     case "caught_up":
       return readCaughtUp(value);
     case "refused":
