@@ -36,7 +36,9 @@
     │ ├ StorageFull              no room left
     │ └ PeerUnavailable          the server cannot be reached
     ├ IntegrityError             what we stored contradicts itself: stop, alert, never retry
-    │ └ BlobCorrupt              an attachment's bytes are cut or changed
+    │ ├ BlobCorrupt              an attachment's bytes are cut or changed
+    │ ├ BackupRefused            a backup was changed, cut, reordered or rolled back, or is not ours
+    │ └ LogRolledBack            a device knows more of a log than the server, which was restored from a backup
     ├ VaultError
     │ ├ VaultLocked
     │ └ VaultBusy                another tab or process has it open
@@ -403,6 +405,24 @@ class BlobCorrupt(IntegrityError):
     status = 422
     title = "The file arrived damaged."
     next_step = "Ask the sender to send it again."
+
+
+class BackupRefused(IntegrityError):
+    """A backup was changed, cut, reordered or rolled back, or does not open with this key."""
+
+    code = "backup_refused"
+    title = "The backup cannot be trusted."
+    next_step = "Nothing was restored. Try an earlier backup or another copy, and tell your security officer."
+
+
+class LogRolledBack(IntegrityError):
+    """The server was restored from a backup that is older than what this device has; members `conversation` and
+    `last_sequence`, the last entry that was in the backup."""
+
+    code = "log_rolled_back"
+    status = 409
+    title = "The server lost the latest messages of a conversation."
+    next_step = "What you have stays on this device. Tell your administrator, and go on in a new conversation."
 
 
 class VaultError(CurbsideError):

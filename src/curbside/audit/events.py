@@ -57,6 +57,10 @@ class EventName(StrEnum):
     AUDIT_VIEWED = "audit.viewed"
     AUDIT_EXPORTED = "audit.exported"
     AUDIT_VERIFIED = "audit.verified"
+    BACKUP_DONE = "backup.done"
+    BACKUP_VERIFIED = "backup.verified"
+    BACKUP_FAILED = "backup.failed"
+    BACKUP_RESTORED = "backup.restored"
     APP_STARTED = "app.started"
     APP_STOPPED = "app.stopped"
     CONFIG_NETWORK = "config.network"
@@ -195,6 +199,7 @@ _LOGOUT = Coding("110114", "110123", "E")
 _ALERT = Coding("110113", "110132", "E")
 _RIGHTS = Coding("110113", "110136", "C")
 _QUERY = Coding("110112", "access", "E")
+_RESTORE = Coding("110100", "restore", "E")
 
 FHIR_CODINGS: Final = MappingProxyType(
     {
@@ -233,6 +238,10 @@ FHIR_CODINGS: Final = MappingProxyType(
         EventName.AUDIT_VIEWED: Coding("110101", "access", "R"),
         EventName.AUDIT_EXPORTED: Coding("110101", "disclose", "R"),
         EventName.AUDIT_VERIFIED: Coding("110101", "verify", "R"),
+        EventName.BACKUP_DONE: _RESTORE,
+        EventName.BACKUP_VERIFIED: _RESTORE,
+        EventName.BACKUP_FAILED: _RESTORE,
+        EventName.BACKUP_RESTORED: _RESTORE,
         EventName.APP_STARTED: Coding("110100", "110120", "E"),
         EventName.APP_STOPPED: Coding("110100", "110121", "E"),
         EventName.CONFIG_NETWORK: Coding("110113", "110128", "U"),

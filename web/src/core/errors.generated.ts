@@ -223,6 +223,20 @@ export const PROBLEMS = {
     title: "The file arrived damaged.",
     nextStep: "Ask the sender to send it again.",
   },
+  backup_refused: {
+    name: "BackupRefused",
+    status: 500,
+    retry: "never",
+    title: "The backup cannot be trusted.",
+    nextStep: "Nothing was restored. Try an earlier backup or another copy, and tell your security officer.",
+  },
+  log_rolled_back: {
+    name: "LogRolledBack",
+    status: 409,
+    retry: "never",
+    title: "The server lost the latest messages of a conversation.",
+    nextStep: "What you have stays on this device. Tell your administrator, and go on in a new conversation.",
+  },
   vault_locked: {
     name: "VaultLocked",
     status: 500,
