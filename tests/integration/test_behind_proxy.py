@@ -33,11 +33,11 @@ def serving(folder: Path, **settings: Any) -> Iterator[Running]:
         running.stop()
 
 
-async def try_signin(running: Running, *forwarded: str, name: str = "x-forwarded-for") -> int:
-    """The status of one try to sign in."""
+async def try_signup(running: Running, *forwarded: str, name: str = "x-forwarded-for") -> int:
+    """The status of one try to sign up."""
     headers = [(name, value) for value in forwarded]
     async with httpx.AsyncClient(base_url=running.url) as http:
-        return (await http.post("/v1/signin/start", content=b"{}", headers=headers)).status_code
+        return (await http.post("/v1/signup/start", content=b"{}", headers=headers)).status_code
 
 
 async def try_stream(running: Running, *forwarded: str) -> int:
@@ -52,7 +52,7 @@ async def try_stream(running: Running, *forwarded: str) -> int:
 
 async def test_each_client_behind_a_trusted_proxy_has_its_own_budget(tmp_path: Path) -> None:
     with serving(tmp_path, limits=TIGHT, proxy=TRUSTING) as running:
-        for attempt, expected in ((try_signin, 400), (try_stream, 101)):
+        for attempt, expected in ((try_signup, 400), (try_stream, 101)):
             assert [await attempt(running, "203.0.113.7") for _ in range(3)] == [expected, expected, 429]
             assert await attempt(running, "203.0.113.8") == expected
             assert await attempt(running, "203.0.113.99, 203.0.113.7") == 429, "what a client invents moves nothing"
@@ -64,8 +64,8 @@ async def test_a_stranger_who_says_it_is_a_proxy_is_not_believed(tmp_path: Path)
         folder = tmp_path / str(number)
         folder.mkdir()
         with serving(folder, limits=TIGHT, proxy=proxy) as running:
-            assert [await try_signin(running, f"203.0.113.{n}") for n in range(3)] == [400, 400, 429]
-            assert await try_signin(running, "for=203.0.113.50", name="forwarded") == 429
+            assert [await try_signup(running, f"203.0.113.{n}") for n in range(3)] == [400, 400, 429]
+            assert await try_signup(running, "for=203.0.113.50", name="forwarded") == 429
             assert [await try_stream(running, f"203.0.113.{n}") for n in range(3)] == [101, 101, 429]
 
 

@@ -90,7 +90,7 @@ async def test_what_the_framework_refuses_is_a_problem_too(running: Running, htt
     check_problem(await http.delete("/v1/people"), 405, "malformed")
     check_problem(await http.post("/", content=b"x"), 404, "not_found")
     for body in (b"", b"{", b"[]", b'{"user_id": 5}', b"\xff\xfe", b'{"secret_field_7": 1}', b"[" * 5000):
-        found = check_problem(await http.post("/v1/signin/start", content=body), 400, "malformed")
+        found = check_problem(await http.post("/v1/signup/start", content=body), 400, "malformed")
         assert "secret_field_7" not in json.dumps(found)
     unauthenticated = await http.get("/v1/devices")
     check_problem(unauthenticated, 401, "not_authenticated")
@@ -202,7 +202,7 @@ async def test_sign_in_attempts_have_a_stricter_budget(tmp_path: Path) -> None:
     running = Running(tmp_path, limits=given).start()
     try:
         async with httpx.AsyncClient(base_url=running.url) as http:
-            statuses = [(await http.post("/v1/signin/start", content=b"{}")).status_code for _ in range(5)]
+            statuses = [(await http.post("/v1/signup/start", content=b"{}")).status_code for _ in range(5)]
             assert statuses == [400] * 3 + [429] * 2
             assert (await http.get("/v1/organization")).status_code == 200
     finally:

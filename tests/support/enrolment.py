@@ -164,7 +164,8 @@ class Hospital:
         """The whole of sign-in; the session is then in `person.session`."""
         started = opaque.start_login(passphrase)
         answer = await self.identity.start_signin(
-            bodies.SigninStart(person.user_id, person.device_id, encode_base64url(started.message))
+            bodies.SigninStart(person.user_id, person.device_id, encode_base64url(started.message)),
+            person.call("/v1/signin/start", self.clock.now(), key),
         )
         done = opaque.complete_login(passphrase, started.state, decode_base64url(answer.opaque_response))
         person.session = await self.identity.finish_signin(

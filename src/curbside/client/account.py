@@ -255,7 +255,7 @@ async def sign_in(vault: Vault, transport: Transport, passphrase: SecretBytes) -
     transport.session = None
     started = opaque.start_login(text)
     start = bodies.SigninStart(user_id, device_id, encode_base64url(started.message))
-    answer = await transport.call("POST", "/v1/signin/start", bodies.SigninStarted, start, proof=False)
+    answer = await transport.call("POST", "/v1/signin/start", bodies.SigninStarted, start)
     refused: WrongPassphrase | None = None
     finalization = bytes(FINALIZATION_BYTES)
     try:

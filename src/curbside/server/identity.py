@@ -48,9 +48,9 @@ from curbside.wire import bodies
 SIGNIN_SECONDS: Final = 60
 """Between start and finish of a sign-in."""
 TRIES: Final = ThrottleSettings(free=5, cap_seconds=300, forget_seconds=3600)
-"""Sign-in starts of one user and device."""
+"""Sign-in starts of one device, proved by its key."""
 USER_TRIES: Final = ThrottleSettings(free=50, cap_seconds=60, forget_seconds=3600)
-"""Sign-in starts in the name of one user from devices that are none of its own: slowed down apart from the user's."""
+"""Sign-in starts in the name of one user without the key of a device of its own: slowed down apart from the user's."""
 SWEPT: Final = 10_000
 """Rows that one sweep ends."""
 
@@ -176,22 +176,28 @@ class IdentityService:
 
     # --- sign-in ------------------------------------------------------------------------------
 
-    async def start_signin(self, body: bodies.SigninStart) -> bodies.SigninStarted:
-        """OPAQUE's login response. Unknown users, unknown devices and revoked ones get one that looks the same.
+    async def start_signin(self, body: bodies.SigninStart, call: ProvedCall) -> bodies.SigninStarted:
+        """OPAQUE's login response. Without the key of an active device of the user's it is one that looks the same and
+        that no passphrase opens: who lacks the key can neither guess nor slow the device down.
 
-        Raises: Malformed; TooMany (retry_after).
+        Raises: Malformed; TooMany (retry_after); NotAuthenticated when the proof does not hold by itself.
         """
         decode_id(body.user_id)
         decode_id(body.device_id)
         user_id, device_id = UserId(body.user_id), DeviceId(body.device_id)
         request = decode_base64url(body.opaque_request)
-        record = await self._store.read(lambda view: _find_opaque_record(view, user_id, device_id))
-        await self._count_try(user_id, device_id, record is not None)
+        proof = verify_proof(call.proof, ProofRequest("POST", call.uri, self._clock.now()))
+        device, record = await self._store.read(lambda view: _find_prover(view, user_id, device_id, proof))
+        await self._count_try(user_id, device_id, device is not None)
         login = self._opaque.respond_login(user_id, record, request)
         expires_at = self._clock.now() + SIGNIN_SECONDS
         signin = SigninRecord(encode_id(random_bytes(16)), user_id, device_id, expires_at, login.state.reveal())
-        await self._store.write(lambda tx: tx.identity.add_signin(signin))
+        await self._store.write(lambda tx: self._begin_signin(tx, signin, proof))
         return bodies.SigninStarted(signin.signin_id, encode_base64url(login.response))
+
+    def _begin_signin(self, tx: Change, signin: SigninRecord, proof: Proof) -> None:
+        self._use_proof(tx, proof)
+        tx.identity.add_signin(signin)
 
     async def finish_signin(self, body: bodies.SigninFinish, call: ProvedCall) -> bodies.Session:
         """Open a session.
@@ -224,9 +230,9 @@ class IdentityService:
         self._use_proof(tx, proof)
         return self._sessions.open_session(tx, device, "opaque")
 
-    async def _count_try(self, user_id: UserId, device_id: DeviceId, is_own_device: bool) -> None:
+    async def _count_try(self, user_id: UserId, device_id: DeviceId, is_proved: bool) -> None:
         now = self._clock.now()
-        throttle, key = (self._tries, (user_id, device_id)) if is_own_device else (self._stranger_tries, (user_id,))
+        throttle, key = (self._tries, (user_id, device_id)) if is_proved else (self._stranger_tries, (user_id,))
         try:
             throttle.check(key, now)
         except TooMany as error:
@@ -269,12 +275,14 @@ def _read_device_key(certificate: bytes) -> bytes:
     return parsed.public_key
 
 
-def _find_opaque_record(view: View, user_id: UserId, device_id: DeviceId) -> bytes | None:
-    """The user's record, if the device is one of its own that is active."""
+def _find_prover(
+    view: View, user_id: UserId, device_id: DeviceId, proof: Proof
+) -> tuple[DeviceRecord | None, bytes | None]:
+    """The user's device whose key made the proof, and the user's OPAQUE record if that device is active."""
     device = view.identity.find_device(device_id)
-    if device is None or device.user_id != user_id or device.revoked_at:
-        return None
-    return view.identity.find_opaque_record(user_id)
+    if device is None or device.user_id != user_id or device.api_key != proof.public_key:
+        return None, None
+    return device, None if device.revoked_at else view.identity.find_opaque_record(user_id)
 
 
 def _build_user(verified: VerifiedDevice, now: int) -> UserRecord:

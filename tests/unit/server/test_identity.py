@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -260,7 +261,8 @@ async def test_a_forged_finish_is_a_wrong_passphrase(hospital: Hospital) -> None
     alice = await hospital.join()
     started = opaque.start_login(alice.passphrase)
     answer = await hospital.identity.start_signin(
-        bodies.SigninStart(alice.user_id, alice.device_id, encode_base64url(started.message))
+        bodies.SigninStart(alice.user_id, alice.device_id, encode_base64url(started.message)),
+        alice.call("/v1/signin/start", hospital.clock.now()),
     )
     finish = bodies.SigninFinish(answer.signin_id, encode_base64url(bytes(64)))
     with pytest.raises(WrongPassphrase):
@@ -281,7 +283,8 @@ async def test_a_finish_works_once_and_for_one_minute(hospital: Hospital) -> Non
     async def begin() -> bodies.SigninFinish:
         started = opaque.start_login(alice.passphrase)
         answer = await hospital.identity.start_signin(
-            bodies.SigninStart(alice.user_id, alice.device_id, encode_base64url(started.message))
+            bodies.SigninStart(alice.user_id, alice.device_id, encode_base64url(started.message)),
+            alice.call("/v1/signin/start", hospital.clock.now()),
         )
         done = opaque.complete_login(alice.passphrase, started.state, _raw(answer.opaque_response))
         return bodies.SigninFinish(answer.signin_id, encode_base64url(done.finalization))
@@ -300,7 +303,8 @@ async def test_a_wrong_clock_does_not_use_the_sign_in_up(hospital: Hospital) -> 
     alice = await hospital.join()
     started = opaque.start_login(alice.passphrase)
     answer = await hospital.identity.start_signin(
-        bodies.SigninStart(alice.user_id, alice.device_id, encode_base64url(started.message))
+        bodies.SigninStart(alice.user_id, alice.device_id, encode_base64url(started.message)),
+        alice.call("/v1/signin/start", hospital.clock.now()),
     )
     done = opaque.complete_login(alice.passphrase, started.state, _raw(answer.opaque_response))
     body = bodies.SigninFinish(answer.signin_id, encode_base64url(done.finalization))
@@ -321,7 +325,8 @@ async def test_unknown_user_device_and_revoked_device_get_answers_of_one_form(ho
         (alice.user_id, bob.device_id),
         (bob.user_id, bob.device_id),
     ]
-    answers = [await hospital.identity.start_signin(bodies.SigninStart(*pair, request)) for pair in pairs]
+    answers = [await start_as(hospital, alice, *pair, request) for pair in pairs]
+    answers.append(await start_as(hospital, bob, alice.user_id, alice.device_id, request))
     assert {len(_raw(answer.opaque_response)) for answer in answers} == {320}
     assert {len(answer.signin_id) for answer in answers} == {22}
 
@@ -331,7 +336,8 @@ async def test_a_revoked_device_is_told_so_when_it_proves_itself(hospital: Hospi
     await hospital.devices.revoke_device(await hospital.subject(alice), alice.device_id)
     started = opaque.start_login(alice.passphrase)
     answer = await hospital.identity.start_signin(
-        bodies.SigninStart(alice.user_id, alice.device_id, encode_base64url(started.message))
+        bodies.SigninStart(alice.user_id, alice.device_id, encode_base64url(started.message)),
+        alice.call("/v1/signin/start", hospital.clock.now()),
     )
     with pytest.raises(WrongPassphrase):
         opaque.complete_login(alice.passphrase, started.state, _raw(answer.opaque_response))
@@ -364,14 +370,52 @@ async def test_guessing_is_slowed_down_for_that_device_alone(hospital: Hospital)
     await hospital.sign_in(alice)
 
 
+async def start_as(hospital: Hospital, who: Newcomer, user_id: str, device_id: str, request: str) -> Any:
+    """A sign-in's start in the name of that device, with a proof by this person's key."""
+    call = who.call("/v1/signin/start", hospital.clock.now())
+    return await hospital.identity.start_signin(bodies.SigninStart(user_id, device_id, request), call)
+
+
 async def test_strangers_guessing_in_a_users_name_do_not_slow_the_user_down(hospital: Hospital) -> None:
-    alice = await hospital.join()
+    """Bob knows Alice's ids, as colleagues do; he lacks her device's key."""
+    alice, bob = await hospital.join(), await hospital.join(name="Bob")
     request = encode_base64url(opaque.start_login("guess").message)
-    for number in range(51):
-        device = encode_id(number.to_bytes(16, "big"))
-        await hospital.identity.start_signin(bodies.SigninStart(alice.user_id, device, request))
+    for number in range(25):
+        await start_as(hospital, bob, alice.user_id, encode_id(number.to_bytes(16, "big")), request)
+        await start_as(hospital, bob, alice.user_id, alice.device_id, request)
+    await start_as(hospital, bob, alice.user_id, alice.device_id, request)
     with pytest.raises(TooMany):
-        await hospital.identity.start_signin(bodies.SigninStart(alice.user_id, encode_id(bytes(16)), request))
+        await start_as(hospital, bob, alice.user_id, alice.device_id, request)
+    for _ in range(7):
+        await hospital.sign_in(alice)
+
+
+async def test_without_the_devices_key_not_even_the_right_passphrase_can_be_told(hospital: Hospital) -> None:
+    alice, bob = await hospital.join(), await hospital.join(name="Bob")
+    started = opaque.start_login(alice.passphrase)
+    answer = await start_as(hospital, bob, alice.user_id, alice.device_id, encode_base64url(started.message))
+    with pytest.raises(WrongPassphrase):
+        opaque.complete_login(alice.passphrase, started.state, _raw(answer.opaque_response))
+
+
+async def test_a_start_needs_a_proof_of_its_own(hospital: Hospital) -> None:
+    alice = await hospital.join()
+    start = bodies.SigninStart(
+        alice.user_id, alice.device_id, encode_base64url(opaque.start_login(alice.passphrase).message)
+    )
+    call = alice.call("/v1/signin/start", START)
+    await hospital.identity.start_signin(start, call)
+    wrong = [
+        (call, "dpop.replay"),
+        (alice.call("/v1/signin/start", START - 121), "dpop.time"),
+        (type(call)(call.uri, alice.call("/v1/signin/finish", START).proof), "dpop.uri"),
+        (type(call)(call.uri, call.proof[:-4] + "AAAA"), "dpop.signature"),
+        (type(call)(call.uri, "a.b.c"), "dpop.form"),
+    ]
+    for tried, check in wrong * 3:
+        with pytest.raises(NotAuthenticated) as refused:
+            await hospital.identity.start_signin(start, tried)
+        assert refused.value.members["check"] == check
     await hospital.sign_in(alice)
 
 

@@ -275,7 +275,7 @@ export async function signIn(vault: Vault, transport: Transport, passphrase: str
     device_id: vault.rows.getSetting("device_id"),
     opaque_request: encodeBase64url(started.message),
   };
-  const answer = await transport.call<SigninStarted>("POST", "/v1/signin/start", start, NO_PROOF);
+  const answer = await transport.call<SigninStarted>("POST", "/v1/signin/start", start, WITH_KEY);
   let finalization = new Uint8Array(FINALIZATION_BYTES);
   let refused: CurbsideError | undefined;
   try {

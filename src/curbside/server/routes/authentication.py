@@ -68,13 +68,19 @@ async def provide_subject(authenticated: NamedDependency[Authenticated]) -> Subj
     return authenticated.subject
 
 
-async def provide_call(request: AnyRequest, public_urls: NamedDependency[tuple[str, ...]]) -> ProvedCall:
+async def provide_call(
+    request: AnyRequest, public_urls: NamedDependency[tuple[str, ...]], turned_away: NamedDependency[TurnedAway]
+) -> ProvedCall:
     """The proof of a request that has no session yet.
 
     Raises: NotAuthenticated when there is none.
     """
     host = request.headers.get("host", "")
-    return ProvedCall(build_uri(public_urls, host, request.url.path), _get_proof(request))
+    try:
+        return ProvedCall(build_uri(public_urls, host, request.url.path), _get_proof(request))
+    except NotAuthenticated as error:
+        turned_away.count(error)
+        raise
 
 
 def _read_proved(request: AnyRequest, public_urls: Sequence[str]) -> ProvedRequest:
