@@ -217,6 +217,16 @@ async def test_a_conversation_begins_once(store: Store) -> None:
 # --- members, queues, cursors -------------------------------------------------------------------
 
 
+async def test_conversations_of_a_device_are_counted_up_to_a_limit(store: Store) -> None:
+    names, device, user = [await begin(store) for _ in range(3)], DeviceId(new_id()), UserId(new_id())
+    for name in names:
+        await store.write(lambda tx, name=name: tx.delivery.add_members(name, [MemberRecord(device, user, 1, 1)]))
+    await store.write(lambda tx: tx.delivery.end_members(names[0], [device], 5))
+    counts = [await store.read(lambda v, n=n: v.delivery.count_conversations(device, n)) for n in (1, 2, 3)]
+    assert counts == [1, 2, 2]
+    assert await store.read(lambda v: v.delivery.count_conversations(DeviceId(new_id()), 3)) == 0
+
+
 async def test_a_stay_ends_and_a_device_may_come_back(store: Store) -> None:
     name, device, user = await begin(store), DeviceId(new_id()), UserId(new_id())
     stays = [MemberRecord(device, user, 1, 1), MemberRecord(device, user, 2, 9)]

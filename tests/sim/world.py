@@ -42,7 +42,7 @@ PASSPHRASE = "violet kettle marching 47 otters"
 UNBOUND = Limits(
     **{
         f"{what}_{which}": 1_000_000
-        for what in ("sends", "requests", "attempts", "connects")
+        for what in ("sends", "requests", "attempts", "connects", "claims")
         for which in ("per_second", "burst")
     }
 )

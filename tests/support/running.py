@@ -45,6 +45,7 @@ GENEROUS = Limits(
     attempts_burst=10**6,
     connects_per_second=1e6,
     connects_burst=10**6,
+    claims_burst=10**6,
 )
 WAIT = 20.0
 

@@ -28,7 +28,7 @@ WAIT = 30.0
 UNBOUND = Limits(
     **{
         f"{what}_{which}": 1_000_000
-        for what in ("sends", "requests", "attempts", "connects")
+        for what in ("sends", "requests", "attempts", "connects", "claims")
         for which in ("per_second", "burst")
     }
 )

@@ -207,7 +207,7 @@ def build_services(
     opener = MlsGroups(validator, keys.sender)
     cache = GroupCache(store, opener)
     delivery = DeliveryService(store, cache, fanout, clock, metrics)
-    service = ConversationService(store, opener, cache, fanout, clock)
+    service = ConversationService(store, opener, cache, fanout, clock, config.limits.conversations)
     sessions.on_session_ended.append(lambda who: fanout.end_device(who.subject.device_id, NotAuthenticated()))
     revoking = DeviceService(store, clock)
     revoking.on_device_revoked.append(build_revocation(sessions, service, fanout))
@@ -220,7 +220,7 @@ def build_services(
         devices=revoking,
         directory=DirectoryService(store, clock, keys),
         invites=InviteService(store, clock, keys),
-        key_packages=KeyPackageService(store, clock, verifier),
+        key_packages=KeyPackageService(store, clock, verifier, config.limits),
         conversations=service,
         delivery=delivery,
         blobs=BlobService(store, config.blobs_path, clock, config.limits),

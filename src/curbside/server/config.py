@@ -83,6 +83,14 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Live entries that wait for one slow connection; above this they are read from the log later."""
     requests_in_flight: int = 512
     """Sends of one connection that wait for their answer; above this its frames wait."""
+    cursors_per_second: float = 500.0
+    """Conversations that one device names in its Sync and Acknowledge frames."""
+    cursors_burst: int = 2 * sizes.CURSORS_PER_SYNC
+    claims_per_second: float = 0.01
+    """Claims of one person's key packages by one other person; each takes one package of each device."""
+    claims_burst: int = 20
+    conversations: int = sizes.CURSORS_PER_SYNC // 2
+    """Conversations of one device at a time: nobody can begin more, nor be added to more than it could follow."""
     conversation_blob_bytes: int = 8 * 1024 * 1024 * 1024
     """Blobs of one conversation, incomplete ones counted whole."""
     blob_bytes: int = sizes.BLOB_BYTES

@@ -91,7 +91,17 @@ class _Step:
 class ConversationService:
     """Called by the routes of conversations, and by the device service when a device is revoked."""
 
-    def __init__(self, store: Store, opener: GroupOpener, cache: GroupCache, fanout: Fanout, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: Store,
+        opener: GroupOpener,
+        cache: GroupCache,
+        fanout: Fanout,
+        clock: Clock,
+        most: int = limits.CURSORS_PER_SYNC // 2,
+    ) -> None:
+        """most: conversations of one device at a time."""
+        self._most = most
         self._store = store
         self._opener = opener
         self._cache = cache
@@ -152,6 +162,7 @@ class ConversationService:
                 if former.epoch != 0 or tx.delivery.find_group_state(conversation_id) != state:
                     raise DuplicateRequest
                 return _build_state(former, tx.delivery.list_members(conversation_id))
+            _check_room(tx, [subject.device_id], self._most)
             record = ConversationRecord(conversation_id, 0, 0, now)
             tx.delivery.create_conversation(record, state)
             member = MemberRecord(creator.device_id, creator.user_id, creator.leaf, 1)
@@ -253,6 +264,7 @@ class ConversationService:
     def _write_commit(self, tx: Change, request: _Commit, step: _Step) -> tuple[Appended, list[DeviceId]]:
         conversation_id, now = request.conversation_id, self._clock.now_ms()
         _check_devices(tx, step)
+        _check_room(tx, [member.device_id for member in step.change.added], self._most)
         entry = NewEntry(KIND_COMMIT, request.message_id, now, request.commit)
         sequence = tx.delivery.append_entries(conversation_id, request.epoch, [entry], while_waiting=True)
         tx.delivery.advance_epoch(conversation_id, step.group.epoch, step.group.save(), len(step.group.list_waiting()))
@@ -422,6 +434,12 @@ def _check_welcome(request: _Commit, change: RosterChange) -> None:
     others = [member for member in change.added if member.device_id != request.subject.device_id]
     if bool(others) != (request.welcome is not None):
         raise RuleBroken("delivery.commit.welcome")
+
+
+def _check_room(tx: Change, device_ids: Iterable[DeviceId], most: int) -> None:
+    """None of these devices has as many conversations already as it may have. Raises: TooLarge (limit)."""
+    if any(tx.delivery.count_conversations(device_id, most) >= most for device_id in device_ids):
+        raise TooLarge("a device has too many conversations already", limit=most)
 
 
 def _check_devices(tx: Change, step: _Step) -> None:

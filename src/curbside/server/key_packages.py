@@ -6,13 +6,15 @@ from collections.abc import Sequence
 
 from curbside.audit.events import EventName, ObjectType
 from curbside.clock import Clock
-from curbside.errors import CurbsideError, NotFound, RuleBroken, TooLarge
+from curbside.errors import CurbsideError, NotFound, RuleBroken, TooLarge, TooMany
 from curbside.ids import DeviceId, UserId, decode_base64url, decode_id, encode_base64url
 from curbside.mls.messages import parse_message
 from curbside.mls.nodes import KeyPackage
 from curbside.mls.public import verify_key_package
 from curbside.policy.access import Subject, check_access
 from curbside.policy.validator import OrganizationValidator
+from curbside.server.config import Limits
+from curbside.server.limits import RateLimit
 from curbside.server.people import find_relation
 from curbside.server.recording import About, Actor, Recorder
 from curbside.server.store.ports import Change, IdentityView, Store
@@ -62,7 +64,9 @@ class KeyPackageVerifier:
 class KeyPackageService:
     """Takes key packages in and hands them out."""
 
-    def __init__(self, store: Store, clock: Clock, verifier: KeyPackageVerifier) -> None:
+    def __init__(self, store: Store, clock: Clock, verifier: KeyPackageVerifier, limits: Limits | None = None) -> None:
+        limits = limits or Limits()
+        self._claims = RateLimit(limits.claims_per_second, limits.claims_burst, clock)
         self._store = store
         self._clock = clock
         self._verifier = verifier
@@ -108,11 +112,21 @@ class KeyPackageService:
     async def claim(self, subject: Subject, user_id: str) -> bodies.ClaimedKeyPackages:
         """One key package of each active device of a person, the asking device itself left out.
 
-        Raises: NotFound, also when the person is not for the asker to know.
+        How often is limited for each pair of people, so that nobody can use up what waits for all others.
+
+        Raises: NotFound, also when the person is not for the asker to know; TooMany (retry_after).
         """
         decode_id(user_id)
         target = UserId(user_id)
         about = About(EventName.KEY_PACKAGE_CLAIMED, "R-key-packages-claim", ObjectType.USER, target)
+
+        refused = self._recorder.refused(about, Actor.of(subject))
+        try:
+            self._claims.take(f"{subject.user_id} {target}")
+        except TooMany as error:
+            event = refused(error)
+            await self._store.write(lambda tx: tx.append_audit(event))
+            raise
 
         def take(tx: Change) -> list[bodies.ClaimedKeyPackage]:
             if tx.identity.find_user(target) is None:
@@ -129,7 +143,7 @@ class KeyPackageService:
             tx.append_audit(self._recorder.done(done, Actor.of(subject)))
             return claimed
 
-        devices = await self._store.write(take, self._recorder.refused(about, Actor.of(subject)))
+        devices = await self._store.write(take, refused)
         return bodies.ClaimedKeyPackages(target, devices)
 
 

@@ -54,6 +54,10 @@ class DeliveryView(Protocol):
         """Those the device is a member of now."""
         ...
 
+    def count_conversations(self, device_id: DeviceId, limit: int) -> int:
+        """How many of them there are, counted up to `limit`."""
+        ...
+
     def find_group_state(self, conversation_id: ConversationId) -> bytes | None:
         """The saved public view of the group (mls.public), of the epoch in the conversation's record."""
         ...

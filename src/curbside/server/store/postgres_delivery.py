@@ -67,6 +67,11 @@ class PostgresDelivery:
         )
         return [ConversationRecord(*row) for row in rows]
 
+    def count_conversations(self, device_id: DeviceId, limit: int) -> int:
+        counted = "SELECT 1 FROM stays WHERE device_id = %s AND last_sequence IS NULL LIMIT %s"
+        row = self._session.one(f"SELECT count(*) FROM ({counted}) AS present", (device_id, limit))
+        return int(row[0]) if row else 0
+
     def find_group_state(self, conversation_id: ConversationId) -> bytes | None:
         row = self._session.one("SELECT group_state FROM conversations WHERE conversation_id = %s", (conversation_id,))
         return row[0] if row else None

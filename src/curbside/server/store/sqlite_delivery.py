@@ -47,6 +47,10 @@ class SqliteDelivery:
         )
         return [ConversationRecord(*row) for row in rows]
 
+    def count_conversations(self, device_id: DeviceId, limit: int) -> int:
+        counted = "SELECT 1 FROM stays WHERE device_id = ? AND last_sequence IS NULL LIMIT ?"
+        return int(self._run(f"SELECT count(*) FROM ({counted})", (device_id, limit)).get)
+
     def find_group_state(self, conversation_id: ConversationId) -> bytes | None:
         state = self._run("SELECT group_state FROM conversations WHERE conversation_id = ?", (conversation_id,)).get
         return bytes(state) if state is not None else None
