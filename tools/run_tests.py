@@ -3,6 +3,7 @@
     python tools/run_tests.py             everything
     python tools/run_tests.py --check     gates and unit tests: the minute before a commit
     python tools/run_tests.py sim e2e     only what is named
+    TEST_SEED=7 python tools/run_tests.py the tests of each file in another order (and other random values)
 
 The last line counts what ran. A gate that looked at nothing, a suite without a test: failures, never silent successes.
 """
@@ -25,6 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 PYTHON_FOLDERS = [name for name in ("src", "tests", "tools", "bench") if (ROOT / name).is_dir()]
 WORKERS = 2
+SEED = int(os.environ.get("TEST_SEED", "1"))
+"""Of the tests' order: the same each time, so that what fails once fails again; another one finds what leans on order."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ def run_suite(suite: Suite) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", f"tests/{suite.name}", f"--junitxml={report}", "--no-header"]
+        command += [f"--randomly-seed={SEED}"]
         if suite.parallel:
             command += ["-n", str(WORKERS)]
         status = subprocess.run(command, cwd=ROOT, check=False).returncode

@@ -305,6 +305,7 @@ def test_a_second_tab_waits_kindly_and_takes_over(bob: CoreBrowser, conversation
 
 
 def test_locking_ends_the_worker_that_held_the_keys(alice: CoreBrowser, conversation: str) -> None:
+    alice.call("sendText", conversation, "kept while locked")
     before = alice.page.workers
     assert len(before) == 1
     alice.call("lock")
