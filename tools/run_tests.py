@@ -3,7 +3,7 @@
     python tools/run_tests.py             everything
     python tools/run_tests.py --check     gates and unit tests: the minute before a commit
     python tools/run_tests.py sim e2e     only what is named
-    TEST_SEED=7 python tools/run_tests.py the tests of each file in another order (and other random values)
+    TEST_SEED=7 python tools/run_tests.py   the tests of each file in another order (and other random values)
 
 The last line counts what ran. A gate that looked at nothing, a suite without a test: failures, never silent successes.
 """
@@ -27,7 +27,7 @@ BIN = Path(sys.executable).parent
 PYTHON_FOLDERS = [name for name in ("src", "tests", "tools", "bench") if (ROOT / name).is_dir()]
 WORKERS = 2
 SEED = int(os.environ.get("TEST_SEED", "1"))
-"""Of the tests' order: the same each time, so that what fails once fails again; another one finds what leans on order."""
+"""Of the tests' order: what fails once fails again; another seed finds what leans on the order."""
 
 
 @dataclass(frozen=True)
