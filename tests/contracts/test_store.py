@@ -29,11 +29,11 @@ from curbside.errors import (
     StoreUnavailable,
     UsageError,
 )
-from curbside.ids import BlobId, ConversationId, DeviceId, MessageId, UserId, encode_id
+from curbside.ids import ConversationId, DeviceId, MessageId, UserId, encode_id
 from curbside.server.store.ports import Change, Store
 from curbside.server.store.postgres import open_postgres_store
 from curbside.server.store.postgres_open import PostgresSettings
-from curbside.server.store.records import BlobRecord, ConversationRecord, MemberRecord, NewEntry, NewQueueItem
+from curbside.server.store.records import ConversationRecord, MemberRecord, NewEntry, NewQueueItem
 from curbside.server.store.sqlite import SqliteStore, open_sqlite_store
 from curbside.server.store.sqlite_open import list_migrations, open_connection, rotate_key
 
@@ -265,23 +265,6 @@ async def test_cursors_only_rise_and_never_pass_the_log(store: Store) -> None:
     for given, held in ((3, 3), (2, 3), (99, 5)):
         await store.write(lambda tx, at=given: tx.delivery.advance_cursors(device, {name: at, other: 1}))  # type: ignore[misc]
         assert await store.read(lambda view: view.delivery.list_cursors(device)) == {name: held}
-
-
-async def test_blob_records_live_and_expire(store: Store) -> None:
-    blob, conversation = BlobId(new_id()), ConversationId(new_id())
-    record = BlobRecord(blob, conversation, DeviceId(new_id()), 100, 0, bytes(32), 1, 50)
-    await store.write(lambda tx: tx.blobs.add_blob(record))
-    assert await store.read(lambda view: view.blobs.count_blob_bytes(conversation)) == 100
-    await store.write(lambda tx: tx.blobs.set_blob_offset(blob, 40, 60))
-    assert await store.read(lambda view: view.blobs.list_expired_uploads(59, 10)) == []
-    assert len(await store.read(lambda view: view.blobs.list_expired_uploads(60, 10))) == 1
-    await store.write(lambda tx: tx.blobs.complete_blob(blob, 55))
-    assert await store.read(lambda view: view.blobs.list_expired_uploads(60, 10)) == []
-    found = await store.read(lambda view: view.blobs.find_blob(blob))
-    assert found is not None
-    assert (found.offset, found.completed_at) == (100, 55)
-    await store.write(lambda tx: tx.blobs.delete_blob(blob))
-    assert await store.read(lambda view: view.blobs.find_blob(blob)) is None
 
 
 # --- transactions and audit ---------------------------------------------------------------------

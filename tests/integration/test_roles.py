@@ -137,6 +137,10 @@ CALLS: dict[str, dict[Relation, Make]] = {
         MEMBER: about("/v1/blobs/{}", lambda world, _: world.blobs["ours"]),
         NONE: about("/v1/blobs/{}", lambda world, _: world.blobs["theirs"]),
     },
+    "GET /v1/blobs/{blob_id}/location": {
+        MEMBER: about("/v1/blobs/{}/location", lambda world, _: world.blobs["ours"]),
+        NONE: about("/v1/blobs/{}/location", lambda world, _: world.blobs["theirs"]),
+    },
     "GET /v1/conversations": {NONE: plain("/v1/conversations")},
     "GET /v1/conversations/{conversation_id}": {
         MEMBER: about("/v1/conversations/{}", lambda world, _: world.ours),
@@ -242,6 +246,7 @@ async def test_public_routes_give_nothing_to_somebody_who_has_nothing(world: Wor
         ("GET /v1/conversations/{conversation_id}", f"/v1/conversations/{ABSENT}"),
         ("POST /v1/conversations/{conversation_id}/commits", f"/v1/conversations/{ABSENT}/commits"),
         ("GET /v1/blobs/{blob_id}", f"/v1/blobs/{ABSENT}"),
+        ("GET /v1/blobs/{blob_id}/location", f"/v1/blobs/{ABSENT}/location"),
         ("GET /v1/people/{user_id}", f"/v1/people/{ABSENT}"),
         ("POST /v1/people/{user_id}/key-packages/claim", f"/v1/people/{ABSENT}/key-packages/claim"),
         ("DELETE /v1/devices/{device_id}", f"/v1/devices/{ABSENT}"),

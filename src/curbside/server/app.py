@@ -26,6 +26,8 @@ from curbside.ids import DeviceId, UserId
 from curbside.policy.access import Role, Subject
 from curbside.policy.validator import OrganizationValidator
 from curbside.server.audit_service import AuditService, AuditSettings
+from curbside.server.blob_opening import open_blob_store
+from curbside.server.blob_sweep import BlobSweep
 from curbside.server.blobs import BlobService
 from curbside.server.config import Config
 from curbside.server.conversations import ConversationService
@@ -74,6 +76,7 @@ class Services:
     conversations: ConversationService
     delivery: DeliveryService
     blobs: BlobService
+    blob_sweep: BlobSweep
     health: HealthService
     fanout: Fanout
     stream: StreamEndpoint
@@ -95,7 +98,7 @@ class CurbsideApp:
         self._gateway = Gateway(GatewayParts(config, WebClient(config.static_folder), clock, self._metrics, self._log))
         self._answers = ErrorAnswers(self._log, self._gateway.turned_away)
         self._exit = AsyncExitStack()
-        self._sweeper: asyncio.Task[None] | None = None
+        self._sweepers: list[asyncio.Task[None]] = []
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         match scope["type"]:
@@ -127,7 +130,10 @@ class CurbsideApp:
         except BaseException:
             await self._exit.aclose()
             raise
-        self._sweeper = asyncio.create_task(self._sweep(self.services), name="sweeper")
+        self._sweepers = [
+            asyncio.create_task(self._sweep(self.services), name="sweeper"),
+            asyncio.create_task(self._sweep_blobs(self.services), name="blob sweeper"),
+        ]
         self._log.info(LogEvent.SERVER_STARTED, port=self.config.port)
 
     async def drain(self) -> None:
@@ -143,9 +149,9 @@ class CurbsideApp:
             return
         services = self.services
         await self.drain()
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            await asyncio.gather(self._sweeper, return_exceptions=True)
+        for sweeper in self._sweepers:
+            sweeper.cancel()
+        await asyncio.gather(*self._sweepers, return_exceptions=True)
         await services.delivery.close()
         await self._gateway.turned_away.write(services.store)
         await services.audit.record_lifecycle(EventName.APP_STOPPED, curbside.__version__)
@@ -179,12 +185,26 @@ class CurbsideApp:
                 services.stream.end_expired()
                 await services.sessions.touch_all([each.subject.device_id for each in services.fanout.list_listeners()])
                 await services.identity.sweep()
-                await services.blobs.sweep()
                 await self._gateway.turned_away.write(services.store)
                 if await services.audit.is_due():
                     await services.audit.make_checkpoint()
             except Exception as error:  # noqa: BLE001 - the next round may succeed; readiness tells what is wrong
                 self._log.error(LogEvent.SWEEP_FAILED, code=find_code(error), place=find_place(error))
+
+    async def _sweep_blobs(self, services: Services) -> None:
+        """The same for attachments, apart: their storage may be slow, or away."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            try:
+                report = await services.blob_sweep.sweep()
+            except Exception as error:  # noqa: BLE001 - as above
+                self._log.error(LogEvent.SWEEP_FAILED, code=find_code(error), place=find_place(error))
+                continue
+            if report.damaged:
+                self._log.error(LogEvent.BLOBS_DAMAGED, count=report.damaged)
+            if not report.is_empty:
+                counts = {"ended": report.ended, "orphans": report.orphans, "unfinished": report.unfinished}
+                self._log.info(LogEvent.SWEPT, **counts)
 
 
 def create_app(config: Config, clock: Clock | None = None, routes: Sequence[HTTPRouteHandler] = ROUTES) -> CurbsideApp:
@@ -204,6 +224,7 @@ def build_services(
     sessions = SessionService(store, clock, build_session_settings(config))
     verifier = KeyPackageVerifier(clock, validator, suites)
     fanout = Fanout()
+    objects = open_blob_store(config)
     opener = MlsGroups(validator, keys.sender)
     cache = GroupCache(store, opener)
     delivery = DeliveryService(store, cache, fanout, clock, metrics)
@@ -223,7 +244,8 @@ def build_services(
         key_packages=KeyPackageService(store, clock, verifier, config.limits),
         conversations=service,
         delivery=delivery,
-        blobs=BlobService(store, config.blobs_path, clock, config.limits),
+        blobs=BlobService(store, objects, clock, config),
+        blob_sweep=BlobSweep(store, objects, clock, config.blobs.orphan_seconds),
         health=HealthService(store, clock),
         fanout=fanout,
         stream=StreamEndpoint(StreamParts(config, sessions, delivery, fanout, clock, metrics, log)),

@@ -1,25 +1,19 @@
-"""Blobs: attachments' ciphertext, uploaded in parts that can be resumed, read by the conversation's members alone.
+"""Blobs: attachments' ciphertext, uploaded in pieces that can be resumed, read by the conversation's members alone.
 
-A part lies in the object store under the blob's id and its offset until the upload is whole; then the parts are joined
-under the id alone, if their hash fits. What the store's row says is what counts: bytes without a row are never served.
+A piece is an object of its own, and a row of the store says that it counts; so any node can go on with an upload. The
+last one makes the pieces into one object, if the hash of the whole fits. Bytes without a row are never served.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
-from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
-import obstore
-from obstore.exceptions import BaseError
-from obstore.store import LocalStore
-
-from curbside.audit.events import EventName, ObjectType, size_bucket
+from curbside.audit.events import EventName, Extra, ObjectType, size_bucket
 from curbside.clock import Clock
 from curbside.crypto.random import random_bytes
 from curbside.errors import (
@@ -29,46 +23,46 @@ from curbside.errors import (
     NotFound,
     OffsetConflict,
     StorageFull,
-    StoreUnavailable,
     TooLarge,
+    Unavailable,
 )
 from curbside.ids import BlobId, ConversationId, decode_base64url, decode_id, encode_id
 from curbside.policy.access import Relation, Subject, check_access
-from curbside.server.config import Limits
+from curbside.server.blob_store import STEP_BYTES, BlobStore, name_piece
+from curbside.server.config import Config
+from curbside.server.ranges import WHOLE, AskedRange
 from curbside.server.recording import About, Actor, Recorder
 from curbside.server.store.ports import Change, Store, View
-from curbside.server.store.records import BlobRecord
+from curbside.server.store.records import BlobRecord, PieceRecord
 from curbside.wire import limits as sizes
-from curbside.wire.bodies import BlobUpload, NewBlob
+from curbside.wire.bodies import BlobLocation, BlobUpload, NewBlob
 
-SWEPT: Final = 100
-LOCKS_KEPT: Final = 4_096
-_NO_ROOM: Final = ("os error 28", "os error 27", "os error 122", "No space left")
-"""ENOSPC, EFBIG, EDQUOT as the object store tells them."""
+JOINS: Final = 4
+"""Uploads that are completed at once; each holds some 16 MiB at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """Bytes first to last (both included) of a blob of `size` bytes."""
+    """Bytes first to last (both included) of a blob of `size` bytes. has_location: the rest may be had by a link."""
 
     size: int
     first: int
     last: int
+    has_location: bool
     body: AsyncIterator[bytes]
 
 
 class BlobService:
-    """Called by the routes of blobs and by the sweeper."""
+    """Called by the routes of blobs. objects: where the bytes lie."""
 
-    def __init__(self, store: Store, folder: Path, clock: Clock, limits: Limits) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    def __init__(self, store: Store, objects: BlobStore, clock: Clock, config: Config) -> None:
         self._store = store
-        self._folder = folder
-        self._objects = LocalStore(str(folder), automatic_cleanup=True)
+        self._objects = objects
         self._clock = clock
-        self._limits = limits
+        self._limits = config.limits
+        self._link_seconds = config.blobs.presign_seconds
         self._recorder = Recorder(clock)
-        self._locks: OrderedDict[BlobId, asyncio.Lock] = OrderedDict()
+        self._joining = asyncio.Semaphore(JOINS)
 
     # --- uploading ----------------------------------------------------------------------------
 
@@ -121,28 +115,35 @@ class BlobService:
         """Add bytes at `offset`; the last ones complete the blob.
 
         Raises: NotFound; OffsetConflict (offset); TooLarge; BlobCorrupt when the hash does not fit, which
-        puts the upload back to its beginning; StorageFull, StoreUnavailable.
+        puts the upload back to its beginning; StorageFull, StoreUnavailable: the same bytes may be sent again.
         """
-        decode_id(blob_id)
-        async with self._lock(BlobId(blob_id)):
-            record = await self._get_own(subject, blob_id)
-            if record.completed_at or offset != record.offset:
-                raise OffsetConflict(offset=record.offset)
-            if not data:
-                raise Malformed("an upload's part has at least one byte")
-            if len(data) > sizes.BLOB_CHUNK_BYTES or offset + len(data) > record.size:
-                raise TooLarge(limit=min(sizes.BLOB_CHUNK_BYTES, record.size - offset))
-            await self._put(_part(record.blob_id, offset), data)
-            held, expires_at = offset + len(data), self._clock.now() + self._limits.upload_seconds
-            if held == record.size:
-                # Its offset stands before this last part until the whole is there: a crash or a full disk in between
-                # leaves an upload that can be finished.
-                await self._complete(subject, record)
-            else:
-                await self._store.write(lambda tx: tx.blobs.set_blob_offset(record.blob_id, held, expires_at))
-            return BlobUpload(record.blob_id, held, sizes.BLOB_CHUNK_BYTES, held == record.size)
+        record = await self._get_own(subject, blob_id)
+        if record.completed_at or offset != record.offset:
+            raise OffsetConflict(offset=record.offset)
+        if not data:
+            raise Malformed("an upload's part has at least one byte")
+        if len(data) > sizes.BLOB_CHUNK_BYTES or offset + len(data) > record.size:
+            raise TooLarge(limit=min(sizes.BLOB_CHUNK_BYTES, record.size - offset))
+        held = offset + len(data)
+        if held == record.size:
+            # Its offset stands before this last part until the whole is there: a crash or a full disk in between
+            # leaves an upload that can be finished.
+            await self._complete(subject, record, data)
+        else:
+            await self._add_piece(record, data)
+        return BlobUpload(record.blob_id, held, sizes.BLOB_CHUNK_BYTES, held == record.size)
 
-    async def _complete(self, subject: Subject, record: BlobRecord) -> None:
+    async def _add_piece(self, record: BlobRecord, data: bytes) -> None:
+        """The object first, then its row: what was answered is there."""
+        name = name_piece(record.blob_id, record.offset, encode_id(random_bytes(16)))
+        piece = PieceRecord(record.blob_id, record.offset, len(data), name)
+        await self._objects.put(name, data)
+        expires_at = self._clock.now() + self._limits.upload_seconds
+        if not await self._store.write(lambda tx: tx.blobs.add_piece(piece, expires_at)):
+            await self._remove([name])
+            raise await self._find_conflict(record.blob_id)
+
+    async def _complete(self, subject: Subject, record: BlobRecord, data: bytes) -> None:
         about = About(
             EventName.ATTACHMENT_UPLOADED,
             "R-blob-upload",
@@ -152,55 +153,97 @@ class BlobService:
             refused=EventName.ATTACHMENT_REFUSED,
         )
         actor = Actor.of(subject)
-        parts = await self._list_parts(record.blob_id)
-        is_whole = await self._join(record, parts)
-        if not is_whole:
+        pieces = await self._store.read(lambda view: view.blobs.list_pieces(record.blob_id))
+        async with self._joining:
+            parts = self._read_pieces(pieces, data)
+            try:
+                fits = await self._objects.put_verified(record.blob_id, parts, record.size, record.sha256)
+            except _PieceGone:
+                raise await self._begin_anew(record, pieces) from None
+        if not fits:
             event = self._recorder.refused(about, actor)(BlobCorrupt())
-            expires_at = self._clock.now() + self._limits.upload_seconds
-
-            def reset(tx: Change) -> None:
-                tx.blobs.set_blob_offset(record.blob_id, 0, expires_at)
-                tx.append_audit(event)
-
-            await self._store.write(reset)
-            await self._delete([record.blob_id, *parts])
+            await self._reset(record, lambda tx: tx.append_audit(event))
+            await self._remove([piece.name for piece in pieces])
             raise BlobCorrupt
 
-        def complete(tx: Change) -> None:
-            tx.blobs.complete_blob(record.blob_id, self._clock.now())
+        def complete(tx: Change) -> bool:
+            if not tx.blobs.complete_blob(record.blob_id, self._clock.now()):
+                return False
             tx.append_audit(self._recorder.done(about, actor))
+            return True
 
-        await self._store.write(complete)
-        await self._delete(parts)
+        if not await self._store.write(complete):
+            raise await self._find_conflict(record.blob_id)
+        await self._remove([piece.name for piece in pieces])
 
-    async def _join(self, record: BlobRecord, parts: list[str]) -> bool:
-        """Write the parts as one object; whether size and hash fit."""
-        digest, size = hashlib.sha256(), 0
-        try:
-            async with obstore.open_writer_async(self._objects, record.blob_id) as writer:
-                for part in parts:
-                    data = bytes(await (await obstore.get_async(self._objects, part)).bytes_async())
-                    digest.update(data)
-                    size += len(data)
-                    await writer.write(data)
-            await asyncio.to_thread(_sync, self._folder / record.blob_id)
-        except (BaseError, OSError) as error:
-            raise _map_object_error(error) from error
-        return size == record.size and digest.digest() == record.sha256
+    async def _read_pieces(self, pieces: list[PieceRecord], data: bytes) -> AsyncIterator[bytes]:
+        for piece in pieces:
+            found = await self._objects.read(piece.name, 0, piece.size - 1)
+            if found is None or len(found[1]) != piece.size:
+                raise _PieceGone
+            yield found[1]
+        yield data
+
+    async def _begin_anew(self, record: BlobRecord, pieces: list[PieceRecord]) -> CurbsideError:
+        """A piece is not there: another node was quicker and removed them, or the storage lost it."""
+        conflict = await self._find_conflict(record.blob_id)
+        if not isinstance(conflict, OffsetConflict) or conflict.members["offset"] != record.offset:
+            return conflict
+        await self._reset(record)
+        await self._remove([piece.name for piece in pieces])
+        return OffsetConflict(offset=0)
+
+    async def _reset(self, record: BlobRecord, also: Callable[[Change], None] = lambda tx: None) -> None:
+        expires_at = self._clock.now() + self._limits.upload_seconds
+
+        def reset(tx: Change) -> None:
+            tx.blobs.reset_upload(record.blob_id, expires_at)
+            also(tx)
+
+        await self._store.write(reset)
+
+    async def _find_conflict(self, blob_id: BlobId) -> CurbsideError:
+        """What to tell a client whose part was not taken: where its upload stands now."""
+        now = await self._store.read(lambda view: view.blobs.find_blob(blob_id))
+        return NotFound() if now is None else OffsetConflict(offset=now.offset)
 
     # --- downloading --------------------------------------------------------------------------
 
-    async def open(self, subject: Subject, blob_id: str, first: int = 0, last: int | None = None) -> Download:
-        """A blob's bytes for a member of its conversation. last: included; None: to the end.
+    async def open(self, subject: Subject, blob_id: str, asked: AskedRange = WHOLE) -> Download:
+        """A blob's bytes for a member of its conversation.
 
-        Raises: NotFound, also for who is no member and for an upload that is not complete; BlobCorrupt.
+        The hash of a whole blob is compared before its last bytes are given.
+
+        Raises: NotFound, also for who is no member and for an upload that is not complete; BlobCorrupt;
+        StoreUnavailable.
         """
+        record = await self._authorize_download(subject, blob_id, {})
+        first, last = asked.resolve(record.size)
+        beginning = await self._read_step(record, first, last)
+        is_whole = len(beginning) == record.size
+        if is_whole and hashlib.sha256(beginning).digest() != record.sha256:
+            raise BlobCorrupt("the stored file is another one")
+        has_location = self._link_seconds > 0 and last + 1 < record.size
+        return Download(record.size, first, last, has_location, self._stream(record, first, last, beginning))
+
+    async def locate(self, subject: Subject, blob_id: str) -> BlobLocation:
+        """A link of short life to a blob, for a member of its conversation; url "": there are no links here.
+
+        Raises: NotFound, as `open`; StoreUnavailable.
+        """
+        record = await self._authorize_download(subject, blob_id, {"result": "link"})
+        url = await self._objects.sign(record.blob_id, self._link_seconds) if self._link_seconds else None
+        expires_at = self._clock.now() + self._link_seconds
+        return BlobLocation(url or "", record.size, expires_at)
+
+    async def _authorize_download(self, subject: Subject, blob_id: str, extra: dict[str, Extra]) -> BlobRecord:
         decode_id(blob_id)
         about = About(
             EventName.ATTACHMENT_DOWNLOADED,
             "R-blob-read",
             ObjectType.BLOB,
             blob_id,
+            extra,
             refused=EventName.ATTACHMENT_REFUSED,
         )
 
@@ -212,42 +255,32 @@ class BlobService:
             tx.append_audit(self._recorder.done(about, Actor.of(subject)))
             return record
 
-        record = await self._store.write(change, self._recorder.refused(about, Actor.of(subject)))
-        try:
-            found = await obstore.head_async(self._objects, record.blob_id)
-        except FileNotFoundError:
-            raise BlobCorrupt("the stored file is not there") from None
-        except (BaseError, OSError) as error:
-            raise _map_object_error(error) from error
-        if found["size"] != record.size:
+        return await self._store.write(change, self._recorder.refused(about, Actor.of(subject)))
+
+    async def _stream(self, record: BlobRecord, first: int, last: int, beginning: bytes) -> AsyncIterator[bytes]:
+        is_whole = last - first + 1 == record.size
+        digest, step = hashlib.sha256(), beginning
+        while True:
+            first += len(step)
+            digest.update(step)
+            if is_whole and first > last and digest.digest() != record.sha256:
+                raise BlobCorrupt("the stored file is another one")
+            yield step
+            if first > last:
+                return
+            step = await self._read_step(record, first, last)
+
+    async def _read_step(self, record: BlobRecord, first: int, last: int) -> bytes:
+        last = min(last, first + STEP_BYTES - 1)
+        found = await self._objects.read(record.blob_id, first, last)
+        if found is None:
+            raise BlobCorrupt("the stored file is not there")
+        size, data = found
+        if size != record.size or len(data) != last - first + 1:
             raise BlobCorrupt("the stored file has another size")
-        end = record.size - 1 if last is None else min(last, record.size - 1)
-        if first > end:
-            first, end = 0, record.size - 1
-        return Download(record.size, first, end, self._stream(record.blob_id, first, end))
+        return data
 
-    async def _stream(self, blob_id: BlobId, first: int, last: int) -> AsyncIterator[bytes]:
-        found = await obstore.get_async(self._objects, blob_id, options={"range": (first, last + 1)})
-        async for chunk in found.stream(min_chunk_size=64 * 1024):
-            yield bytes(chunk)
-
-    # --- sweeping -----------------------------------------------------------------------------
-
-    async def sweep(self) -> int:
-        """Remove uploads that nobody continued; how many."""
-
-        def question(view: View) -> list[BlobRecord]:
-            return view.blobs.list_expired_uploads(self._clock.now(), SWEPT)
-
-        expired = await self._store.read(question)
-        for record in expired:
-            async with self._lock(record.blob_id):
-                await self._delete([record.blob_id, *await self._list_parts(record.blob_id)])
-                blob_id = record.blob_id
-                await self._store.write(lambda tx, gone=blob_id: tx.blobs.delete_blob(gone))  # type: ignore[misc]
-        return len(expired)
-
-    # --- objects ------------------------------------------------------------------------------
+    # --- rows and objects ---------------------------------------------------------------------
 
     async def _get_own(self, subject: Subject, blob_id: str) -> BlobRecord:
         decode_id(blob_id)
@@ -268,33 +301,14 @@ class BlobService:
             raise
         return record
 
-    async def _put(self, name: str, data: bytes) -> None:
-        try:
-            await obstore.put_async(self._objects, name, data)
-        except (BaseError, OSError) as error:
-            raise _map_object_error(error) from error
+    async def _remove(self, names: list[str]) -> None:
+        """What is left when the storage cannot be reached is removed by the sweep."""
+        with suppress(Unavailable):
+            await self._objects.delete(names)
 
-    async def _list_parts(self, blob_id: BlobId) -> list[str]:
-        names: list[str] = []
-        async for page in obstore.list(self._objects, prefix=f"{blob_id}.parts"):
-            names += [str(found["path"]) for found in page]
-        return sorted(names)
 
-    async def _delete(self, names: list[str]) -> None:
-        for name in names:
-            try:
-                await obstore.delete_async(self._objects, name)
-            except FileNotFoundError:
-                continue
-            except (BaseError, OSError) as error:
-                raise _map_object_error(error) from error
-
-    def _lock(self, blob_id: BlobId) -> asyncio.Lock:
-        lock = self._locks.setdefault(blob_id, asyncio.Lock())
-        self._locks.move_to_end(blob_id)
-        while len(self._locks) > LOCKS_KEPT and not next(iter(self._locks.values())).locked():
-            self._locks.popitem(last=False)
-        return lock
+class _PieceGone(Exception):
+    """A piece that a row names is not in the storage."""
 
 
 def _check_member(view: View, rule: str, subject: Subject, conversation_id: ConversationId) -> None:
@@ -305,21 +319,3 @@ def _check_member(view: View, rule: str, subject: Subject, conversation_id: Conv
 
 def _show(record: BlobRecord) -> BlobUpload:
     return BlobUpload(record.blob_id, record.offset, sizes.BLOB_CHUNK_BYTES, bool(record.completed_at))
-
-
-def _part(blob_id: BlobId, offset: int) -> str:
-    return f"{blob_id}.parts/{offset:012d}"
-
-
-def _map_object_error(error: Exception) -> CurbsideError:
-    text = str(error)
-    return StorageFull() if any(sign in text for sign in _NO_ROOM) else StoreUnavailable()
-
-
-def _sync(path: Path) -> None:
-    for target in (path, path.parent):
-        handle = os.open(target, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

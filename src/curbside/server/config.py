@@ -18,12 +18,14 @@ import msgspec
 
 from curbside.crypto.secret import SecretBytes
 from curbside.errors import ConfigError
+from curbside.server.blob_settings import BlobSettings
+from curbside.server.node_settings import Bus, Drain, Signals
 from curbside.server.proxy import ClientAddresses, parse_networks
 from curbside.wire import limits as sizes
 
 PREFIX: Final = "CURBSIDE_"
 _DATABASE_URLS: Final = (b"postgres://", b"postgresql://")
-_TABLES: Final = ("limits", "audit", "sessions", "tls", "proxy", "telemetry")
+_TABLES: Final = ("blobs", "limits", "audit", "sessions", "tls", "proxy", "telemetry", "bus", "signals", "drain")
 _LISTS: Final = frozenset(
     {"public_urls", "suites", "database_key_command", "proxy_trusted", "telemetry_metrics_networks"}
 )
@@ -77,8 +79,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Open streams that have not yet proven a session."""
     handshake_seconds: float = 10.0
     """From a stream's opening to its proof."""
+    head_seconds: float = 10.0
+    """For the head of an HTTP request."""
     idle_seconds: float = 30.0
     """For the next part of a request's body."""
+    ping_seconds: float = 20.0
+    """Silence after which a stream's peer is asked whether it lives; after as much again it is hung up on."""
     pending_bytes: int = 1024 * 1024
     """Live entries that wait for one slow connection; above this they are read from the log later."""
     requests_in_flight: int = 512
@@ -178,6 +184,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     limits: Limits = msgspec.field(default_factory=Limits)
     sessions: Sessions = msgspec.field(default_factory=Sessions)
     audit: Audit = msgspec.field(default_factory=Audit)
+    blobs: BlobSettings = msgspec.field(default_factory=BlobSettings)
+    bus: Bus = msgspec.field(default_factory=Bus)
+    signals: Signals = msgspec.field(default_factory=Signals)
+    drain: Drain = msgspec.field(default_factory=Drain)
     proxy: Proxy = msgspec.field(default_factory=Proxy)
     telemetry: Telemetry = msgspec.field(default_factory=Telemetry)
 
@@ -236,7 +246,7 @@ def _apply_environment(settings: dict[str, Any], environment: Mapping[str, str])
         name = variable.removeprefix(PREFIX)
         key = name.lower()
         table, _, rest = key.partition("_")
-        if table in _TABLES and rest:
+        if table in _TABLES and rest and key not in Config.__struct_fields__:
             settings.setdefault(table, {})[rest] = value.split() if key in _LISTS else value
         else:
             settings[key] = value.split() if key in _LISTS else value
@@ -300,10 +310,25 @@ def _check(config: Config) -> None:
     if config.database_url is not None and not config.database_url.reveal().startswith(_DATABASE_URLS):
         raise ConfigError("database_url must start with postgres://")
     _check_front(config)
+    _check_nodes(config)
     if isinstance(config.database_key, KeyFile):
         key, data = config.database_key.path.resolve(), config.data_folder.resolve()
         if key.is_relative_to(data) or key.is_relative_to(config.blobs_path.resolve()):
             raise ConfigError("the database key must not lie in the data folder: a copy of the folder would hold both")
+
+
+def _check_nodes(config: Config) -> None:
+    """Settings of a server that is one of several."""
+    config.bus.check()
+    if not config.bus.is_shared:
+        return
+    if config.database_url is None:
+        raise ConfigError("bus: several servers need a PostgreSQL database; set database_url")
+    if config.blobs_folder is None and not config.blobs.is_s3:
+        raise ConfigError(
+            "bus: several servers need attachments where all of them see them; set blobs_folder to a folder that they"
+            " share, or blobs.bucket"
+        )
 
 
 def _check_front(config: Config) -> None:

@@ -46,6 +46,7 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     blobs.append_blob,
     blobs.get_blob_offset,
     blobs.get_blob,
+    blobs.get_blob_location,
     conversations.list_conversations,
     conversations.get_conversation,
     conversations.create_conversation,

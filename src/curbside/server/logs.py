@@ -35,7 +35,12 @@ class LogEvent(StrEnum):
     STREAM_CLOSED = "stream.closed"
     STREAM_FAILED = "stream.failed"
     SWEEP_FAILED = "sweep.failed"
+    BUS_CONNECTED = "bus.connected"
+    BUS_LOST = "bus.lost"
+    BUS_FAILED = "bus.failed"
+    WATCH_FAILED = "watch.failed"
     SWEPT = "sweep.done"
+    BLOBS_DAMAGED = "blobs.damaged"
 
 
 class Word(StrEnum):

@@ -208,6 +208,15 @@ class BlobUpload(msgspec.Struct, frozen=True):
     complete: bool
 
 
+class BlobLocation(msgspec.Struct, frozen=True):
+    """GET /v1/blobs/{blob_id}/location: where the ciphertext may be read without proof until expires_at (Unix seconds),
+    by ranges too. url: "" when there are no such links. size: bytes of the whole."""
+
+    url: str
+    size: int
+    expires_at: int
+
+
 class DeviceInfo(msgspec.Struct, frozen=True):
     """GET /v1/devices: the user's own devices. last_seen_at: Unix seconds."""
 

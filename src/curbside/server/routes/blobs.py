@@ -1,4 +1,4 @@
-"""Routes of blobs: POST /v1/blobs, PATCH, HEAD and GET /v1/blobs/{blob_id}."""
+"""Routes of blobs: POST /v1/blobs; PATCH, HEAD, GET /v1/blobs/{blob_id}; GET /v1/blobs/{blob_id}/location."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from litestar.response import Response, Stream
 from curbside.errors import Malformed, TooLarge
 from curbside.policy.access import Subject
 from curbside.server.blobs import BlobService
+from curbside.server.ranges import parse_range
 from curbside.wire import bodies
 from curbside.wire.limits import BLOB_CHUNK_BYTES
 
-_RANGE: Final = re.compile(r"bytes=(\d{1,12})-(\d{0,12})\Z")
 _OFFSET: Final = re.compile(r"\d{1,12}\Z")
 _BYTES: Final = "application/octet-stream"
 
@@ -59,19 +59,31 @@ async def get_blob(
     subject: NamedDependency[Subject],
     blobs: NamedDependency[BlobService],
 ) -> Stream:
-    """The ciphertext, or the part that header Range names. A Range that cannot be met is ignored (RFC 9110 14.2)."""
-    asked = _RANGE.match(request.headers.get("range", ""))
-    first, last = (int(asked[1]), int(asked[2]) if asked[2] else None) if asked else (0, None)
-    found = await blobs.open(subject, blob_id, first, last)
+    """The ciphertext, or the part that header Range names. A Range that cannot be met is ignored (RFC 9110 14.2).
+
+    Header Curbside-Location says that what is left may be had by a link.
+    """
+    header = "" if "if-range" in request.headers else request.headers.get("range", "")
+    found = await blobs.open(subject, blob_id, parse_range(header))
     is_part = (found.first, found.last) != (0, found.size - 1)
     headers = {
         "accept-ranges": "bytes",
         "content-length": str(found.last - found.first + 1),
         "content-disposition": "attachment",
     }
+    if found.has_location:
+        headers["curbside-location"] = "1"
     if is_part:
         headers["content-range"] = f"bytes {found.first}-{found.last}/{found.size}"
     return Stream(found.body, media_type=_BYTES, headers=headers, status_code=206 if is_part else 200)
+
+
+@get("/v1/blobs/{blob_id:str}/location", opt={"rule": "R-blob-read"})
+async def get_blob_location(
+    blob_id: FromPath[str], subject: NamedDependency[Subject], blobs: NamedDependency[BlobService]
+) -> bodies.BlobLocation:
+    """A link of short life to the ciphertext, where the organisation has switched that on."""
+    return await blobs.locate(subject, blob_id)
 
 
 async def _read_part(request: Request[Any, Any, Any]) -> bytes:

@@ -35,6 +35,7 @@ from curbside.server.store.records import (
     MemberRecord,
     NewEntry,
     NewQueueItem,
+    PieceRecord,
     PlaceRecord,
     QueueRecord,
     SessionRecord,
@@ -141,7 +142,19 @@ class BlobView(Protocol):
         """Bytes of the conversation's blobs, incomplete ones counted whole."""
         ...
 
+    def list_pieces(self, blob_id: BlobId) -> list[PieceRecord]:
+        """What an upload consists of so far, in order."""
+        ...
+
     def list_expired_uploads(self, now: int, limit: int) -> list[BlobRecord]: ...
+
+    def list_blobs(self, after: str, through: str | None) -> list[BlobRecord]:
+        """All with after < blob_id <= through, by id; through: None for no end."""
+        ...
+
+    def list_piece_names(self, names: Sequence[str]) -> list[str]:
+        """Those of the names that are some upload's pieces."""
+        ...
 
 
 class BlobChange(BlobView, Protocol):
@@ -149,11 +162,31 @@ class BlobChange(BlobView, Protocol):
 
     def add_blob(self, record: BlobRecord) -> None: ...
 
-    def set_blob_offset(self, blob_id: BlobId, offset: int, expires_at: int) -> None: ...
+    def add_piece(self, piece: PieceRecord, expires_at: int) -> bool:
+        """The upload goes on with this piece. False, and nothing changed, when it is not at the piece's offset (another
+        node was quicker), is complete or is not there."""
+        ...
 
-    def complete_blob(self, blob_id: BlobId, completed_at: int) -> None: ...
+    def reset_upload(self, blob_id: BlobId, expires_at: int) -> None:
+        """An upload that is not complete begins anew, without pieces."""
+        ...
 
-    def delete_blob(self, blob_id: BlobId) -> None: ...
+    def complete_blob(self, blob_id: BlobId, completed_at: int) -> bool:
+        """The pieces' rows go. Whether this call completed it."""
+        ...
+
+    def end_upload(self, blob_id: BlobId, now: int) -> bool:
+        """Delete an upload, with its pieces' rows, that is not complete and has expired. Whether this call did."""
+        ...
+
+    def claim_sweep(self, now: int, next_at: int) -> str | None:
+        """Take the next step of the round through the objects, if it is due: the name after which it begins. Nobody
+        else gets one before next_at, unless `advance_sweep` says so."""
+        ...
+
+    def advance_sweep(self, after: str, due_at: int) -> None:
+        """The step is done: the next one begins after this name, from due_at on. after: "" for a new round."""
+        ...
 
 
 class IdentityView(Protocol):

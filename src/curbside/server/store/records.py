@@ -109,6 +109,16 @@ class BlobRecord:
     completed_at: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class PieceRecord:
+    """Bytes first to first + size of an upload, held in the object `name`, which is written once."""
+
+    blob_id: BlobId
+    first: int
+    size: int
+    name: str
+
+
 # --- identity ---------------------------------------------------------------------------------
 
 

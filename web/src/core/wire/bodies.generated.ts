@@ -180,6 +180,16 @@ export interface BlobUpload {
   readonly complete: boolean;
 }
 
+/**
+ * GET /v1/blobs/{blob_id}/location: where the ciphertext may be read without proof until expires_at (Unix seconds), by
+ * ranges too. url: "" when there are no such links. size: bytes of the whole.
+ */
+export interface BlobLocation {
+  readonly url: string;
+  readonly size: number;
+  readonly expires_at: number;
+}
+
 /** GET /v1/devices: the user's own devices. last_seen_at: Unix seconds. */
 export interface DeviceInfo {
   readonly device_id: string;
