@@ -224,7 +224,7 @@ async def test_a_peer_that_reads_no_answers_is_not_read_either(running: Running,
 
 async def is_full(running: Running) -> bool:
     """Whether the only connection waits for its peer to read."""
-    return any(not listener._room.is_set() and listener._wake.is_set() for listener in listeners_of(running))
+    return any(listener._is_full and not listener._socket.is_writable for listener in listeners_of(running))
 
 
 async def answers_of(running: Running) -> int:

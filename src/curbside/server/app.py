@@ -9,19 +9,21 @@ A route without an access rule, or one that asks for a session and does not chec
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, cast
 
 import uvicorn
 from litestar.handlers import HTTPRouteHandler
 from structlog.typing import FilteringBoundLogger
+from uvicorn.server import ServerState
 
 import curbside
 from curbside.audit.events import EventName
 from curbside.clock import Clock, SystemClock
-from curbside.errors import ConfigError, CurbsideError, DeviceRevoked, NotAuthenticated
+from curbside.errors import ConfigError, CurbsideError, DeviceRevoked, NotAuthenticated, StoreUnavailable
 from curbside.ids import DeviceId, UserId
 from curbside.policy.access import Role, Subject
 from curbside.policy.validator import OrganizationValidator
@@ -40,6 +42,7 @@ from curbside.server.fanout import Fanout
 from curbside.server.gateway import Gateway, GatewayParts
 from curbside.server.groups import GroupCache
 from curbside.server.health import HealthService
+from curbside.server.http_head import TimedHttpProtocol
 from curbside.server.identity import IdentityService
 from curbside.server.interface import ROUTES, ErrorAnswers, build_routes, check_routes
 from curbside.server.invites import InviteService
@@ -48,13 +51,16 @@ from curbside.server.keys import ServerKeys, prepare_keys
 from curbside.server.logs import LogEvent, build_logger, find_code, find_place
 from curbside.server.metrics import Metrics
 from curbside.server.mls_groups import MlsGroups
+from curbside.server.node_wiring import NodeWiring, build_nodes, build_presence
+from curbside.server.nodes import Nodes
 from curbside.server.sessions import SessionService, SessionSettings
+from curbside.server.sockets import Socket, Speaker
 from curbside.server.store.ports import Store
-from curbside.server.stream import PATH as STREAM_PATH
 from curbside.server.stream import StreamEndpoint, StreamParts
 from curbside.server.turned_away import TurnedAway
 from curbside.server.web import WebClient
-from curbside.wire import limits as sizes
+from curbside.server.websocket import READ_BYTES, WebSocketParts, WebSocketProtocol
+from curbside.server.websocket_asgi import serve_websocket
 
 DRAIN_SECONDS: Final = 5.0
 SWEEP_SECONDS: Final = 5.0
@@ -79,6 +85,7 @@ class Services:
     blob_sweep: BlobSweep
     health: HealthService
     fanout: Fanout
+    nodes: Nodes
     stream: StreamEndpoint
 
 
@@ -104,13 +111,16 @@ class CurbsideApp:
         match scope["type"]:
             case "http":
                 await self._gateway(scope, receive, send)
-            case "websocket" if scope["path"] == STREAM_PATH and self.services is not None:
-                await self.services.stream(scope, receive, send)
             case "websocket":
-                await receive()
-                await send({"type": "websocket.close", "code": 1008})
+                await serve_websocket(self.admit, scope, receive, send)
             case "lifespan":
                 await self._live(receive, send)
+
+    def admit(self, scope: Mapping[str, Any], socket: Socket) -> Speaker:
+        """Who talks on a new WebSocket. Raises: CurbsideError, also for any path but the stream's."""
+        if self.services is None:
+            raise StoreUnavailable
+        return self.services.stream.admit(scope, socket)
 
     async def start(self) -> None:
         """Open what is needed and begin to serve. Raises: ConfigError, Unavailable, IntegrityError."""
@@ -124,6 +134,7 @@ class CurbsideApp:
             given = list_given(self.services, self.config, self._clock, self._gateway.turned_away)
             self._gateway.routes = cast("Any", build_routes(self._routes, given, self._answers))
             self.services.delivery.start()
+            self.services.nodes.start()
             await self.services.audit.check()
             await self.services.audit.record_lifecycle(EventName.APP_STARTED, curbside.__version__)
             await self.services.audit.record_network(self.config.host, self.config.port, self.config.public_urls)
@@ -136,12 +147,18 @@ class CurbsideApp:
         ]
         self._log.info(LogEvent.SERVER_STARTED, port=self.config.port)
 
-    async def drain(self) -> None:
-        """Say good-bye to the streams and finish what was accepted; new requests are told to come back."""
+    async def give_notice(self) -> None:
+        """Not ready from now on, so that a proxy sends nobody new; everything is still served for a while."""
         if self.services is not None:
             self._log.info(LogEvent.SERVER_DRAINING, streams=len(self.services.fanout))
             self.services.health.drain()
-            await self.services.stream.drain(DRAIN_SECONDS)
+            await asyncio.sleep(self.config.drain.notice_seconds)
+
+    async def drain(self) -> None:
+        """Say good-bye to the streams and finish what was accepted; new requests are told to come back."""
+        if self.services is not None:
+            self.services.health.drain()
+            await self.services.stream.drain(DRAIN_SECONDS, self.config.drain.spread_seconds)
 
     async def stop(self) -> None:
         """Flush and close; everything acknowledged is durable already."""
@@ -153,6 +170,7 @@ class CurbsideApp:
             sweeper.cancel()
         await asyncio.gather(*self._sweepers, return_exceptions=True)
         await services.delivery.close()
+        await services.nodes.close()
         await self._gateway.turned_away.write(services.store)
         await services.audit.record_lifecycle(EventName.APP_STOPPED, curbside.__version__)
         await services.audit.make_checkpoint()
@@ -228,6 +246,8 @@ def build_services(
     opener = MlsGroups(validator, keys.sender)
     cache = GroupCache(store, opener)
     delivery = DeliveryService(store, cache, fanout, clock, metrics)
+    presence = build_presence(config, fanout, cache, clock)
+    nodes = build_nodes(NodeWiring(config, store, fanout, cache, delivery, presence, metrics, log))
     service = ConversationService(store, opener, cache, fanout, clock, config.limits.conversations)
     sessions.on_session_ended.append(lambda who: fanout.end_device(who.subject.device_id, NotAuthenticated()))
     revoking = DeviceService(store, clock)
@@ -246,9 +266,10 @@ def build_services(
         delivery=delivery,
         blobs=BlobService(store, objects, clock, config),
         blob_sweep=BlobSweep(store, objects, clock, config.blobs.orphan_seconds),
-        health=HealthService(store, clock),
+        health=HealthService(store, clock, nodes.describe),
         fanout=fanout,
-        stream=StreamEndpoint(StreamParts(config, sessions, delivery, fanout, clock, metrics, log)),
+        nodes=nodes,
+        stream=StreamEndpoint(StreamParts(config, sessions, delivery, presence, fanout, clock, metrics, log)),
     )
 
 
@@ -303,10 +324,21 @@ class Server(uvicorn.Server):
         self._app = app
 
     async def shutdown(self, sockets: Any = None) -> None:
+        await self._app.give_notice()
         for server in self.servers:
             server.close()
         await self._app.drain()
         await super().shutdown(sockets)
+
+
+def build_websockets(app: CurbsideApp) -> Callable[..., WebSocketProtocol]:
+    """What uvicorn makes of an HTTP connection that asks for a WebSocket."""
+    parts = WebSocketParts(app.admit, app.config.limits.ping_seconds, memoryview(bytearray(READ_BYTES)))
+
+    def build(config: uvicorn.Config, server_state: ServerState, app_state: dict[str, Any]) -> WebSocketProtocol:
+        return WebSocketProtocol(parts, server_state.connections)
+
+    return build
 
 
 def build_server(config: Config, app: CurbsideApp | None = None) -> Server:
@@ -319,11 +351,8 @@ def build_server(config: Config, app: CurbsideApp | None = None) -> Server:
             port=config.port,
             ssl_certfile=config.tls.certificate if config.tls else None,
             ssl_keyfile=config.tls.key if config.tls else None,
-            ws="websockets-sansio",
-            ws_max_size=sizes.FRAME_BYTES,
-            ws_per_message_deflate=False,
-            ws_ping_interval=20.0,
-            ws_ping_timeout=20.0,
+            http=cast("Any", partial(TimedHttpProtocol, config.limits.head_seconds)),
+            ws=cast("Any", build_websockets(app)),
             lifespan="on",
             access_log=False,
             log_config=None,

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from curbside.errors import CurbsideError, DuplicateRequest, NotFound, TooLarge
+from curbside.errors import CurbsideError, DuplicateRequest, NotFound, TooLarge, UsageError
 from curbside.ids import ConversationId
 from curbside.policy.access import Subject
 from curbside.server.config import Limits
 from curbside.server.delivery import CatchUp, DeliveryService, Position
 from curbside.server.fanout import Fanout, PublishedEntry
+from curbside.server.flusher import Flusher
 from curbside.server.groups import is_id
 from curbside.server.problems import hide_internal
 from curbside.server.sessions import Authenticated
+from curbside.server.sockets import Hold, Socket
+from curbside.server.websocket_frames import GOING_AWAY, INTERNAL_ERROR, POLICY_VIOLATION
 from curbside.wire import limits as sizes
 from curbside.wire.frames import (
     CaughtUp,
@@ -31,20 +34,27 @@ from curbside.wire.frames import (
     Sync,
 )
 
-SendEvent = Callable[[MutableMapping[str, Any]], Any]
-CLOSE_SECONDS: Final = 2.0
-"""A peer that does not read gets this long to hear why the connection ends."""
 FRAME_ROOM: Final = sizes.FRAME_BYTES - 1024
 QUEUE_ITEMS: Final = 8
 ANSWERS_WAITING: Final = 1_024
 """Answers that a peer has not read; above this its frames wait."""
 SIGNALS_WAITING: Final = 32
 """Typing and presence that a peer has not read; above this the next ones are lost to it."""
-_POLICY_VIOLATION: Final = 1008
-_GOING_AWAY: Final = 1001
+ANSWERS_PER_WRITE: Final = 256
+ENTRIES_PER_READ: Final = 4 * sizes.ENTRIES_PER_FRAME
+"""Entries of one look into the log: its audit events are one write."""
 _encoder: Final = msgspec.msgpack.Encoder()
-_ENTRIES_HEAD: Final = b"\x92" + _encoder.encode("entries")
-_SIGNALS_HEAD: Final = b"\x92" + _encoder.encode("signals")
+_SIGNALS_HEAD: Final = b"\x92" + _encoder.encode("signals") + b"\xdc"
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionParts:
+    """What all connections share."""
+
+    delivery: DeliveryService
+    fanout: Fanout
+    flusher: Flusher
+    limits: Limits
 
 
 @dataclass(slots=True)
@@ -61,24 +71,46 @@ class _Subscription:
 
 
 class Connection:
-    """Implements Listener and SendSink. `pump` is its only sender."""
+    """Implements Listener, SendSink and Flushed. Live entries, answers and catch-up leave it through `flush`."""
+
+    __slots__ = (
+        "_behind",
+        "_closing",
+        "_drained",
+        "_entries",
+        "_entry_bytes",
+        "_fail",
+        "_frames",
+        "_in_flight",
+        "_is_due",
+        "_is_full",
+        "_is_queue_behind",
+        "_leaving",
+        "_parts",
+        "_queue_after",
+        "_signals",
+        "_socket",
+        "_stored",
+        "_subscriptions",
+        "_syncs",
+        "_task",
+        "expires_at",
+        "stream",
+        "subject",
+        "token_hash",
+    )
 
     def __init__(
-        self,
-        session: Authenticated,
-        delivery: DeliveryService,
-        fanout: Fanout,
-        send: SendEvent,
-        limits: Limits,
+        self, session: Authenticated, parts: ConnectionParts, socket: Socket, fail: Callable[[Exception], None]
     ) -> None:
+        """fail: told of an error that ends the connection."""
         self.subject: Subject = session.subject
         self.expires_at = session.expires_at
         self.token_hash = session.token_hash
         self.stream = session.stream
-        self._delivery = delivery
-        self._fanout = fanout
-        self._send = send
-        self._limits = limits
+        self._parts = parts
+        self._socket = socket
+        self._fail = fail
         self._subscriptions: dict[ConversationId, _Subscription] = {}
         self._behind: dict[ConversationId, None] = {}
         self._entries: list[PublishedEntry] = []
@@ -90,16 +122,14 @@ class Connection:
         self._is_queue_behind = False
         self._syncs = 0
         self._in_flight = 0
+        self._is_full = False
+        self._is_due = False
         self._closing: Closing | None = None
-        self._wake = asyncio.Event()
-        self._room = asyncio.Event()
-        self._room.set()
+        self._leaving: Closing | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._drained: asyncio.Future[None] | None = None
 
     # --- what the reader of frames does -------------------------------------------------------
-
-    async def wait_for_room(self) -> None:
-        """Until fewer sends are in flight, and fewer answers wait for the peer to read them, than are allowed."""
-        await self._room.wait()
 
     def count_send(self) -> None:
         """A send was accepted and waits for its answer."""
@@ -124,13 +154,13 @@ class Connection:
             self._drop_entries(conversation_id)
             self._subscriptions[conversation_id] = _Subscription(cursor)
             self._behind[conversation_id] = None
-            self._fanout.subscribe(self, conversation_id)
+            self._parts.fanout.subscribe(self, conversation_id)
         if len(self._subscriptions) > sizes.CURSORS_PER_SYNC:
             raise TooLarge(limit=sizes.CURSORS_PER_SYNC)
         self._queue_after = max(self._queue_after, frame.queue)
         self._is_queue_behind = True
         self._syncs += 1
-        self._wake.set()
+        self._plan()
 
     def list_subscribed(self) -> list[ConversationId]:
         """Conversations that it hears of."""
@@ -140,7 +170,6 @@ class Connection:
 
     def stored(self, item: StoredItem, conversation_id: ConversationId) -> None:
         self._stored.append(item)
-        self._end_flight()
         subscription = self._subscriptions.get(conversation_id)
         if subscription is not None:
             if not subscription.is_behind and item.sequence == subscription.sent + 1:
@@ -148,11 +177,11 @@ class Connection:
             elif item.sequence > subscription.sent:
                 subscription.own.add(item.sequence)
                 self._fall_behind(conversation_id, subscription, item.sequence)
-        self._wake.set()
+        self._end_flight()
 
     def refused(self, request: int, error: CurbsideError) -> None:
-        self._end_flight()
         self.refuse(request, error)
+        self._end_flight()
 
     def is_live(self, conversation_id: ConversationId) -> bool:
         subscription = self._subscriptions.get(conversation_id)
@@ -160,7 +189,7 @@ class Connection:
             subscription is not None
             and not subscription.is_behind
             and self._closing is None
-            and self._entry_bytes < self._limits.pending_bytes
+            and self._entry_bytes < self._parts.limits.pending_bytes
         )
 
     def offer(self, entry: PublishedEntry, is_live: bool) -> None:
@@ -171,9 +200,9 @@ class Connection:
             subscription.sent = entry.sequence
             self._entries.append(entry)
             self._entry_bytes += len(entry.encoded)
+            self._plan()
         else:
             self._fall_behind(entry.conversation_id, subscription, entry.sequence)
-        self._wake.set()
 
     def find_sent(self, conversation_id: ConversationId) -> int | None:
         subscription = self._subscriptions.get(conversation_id)
@@ -187,79 +216,112 @@ class Connection:
     def offer_queue(self) -> None:
         if self._queue_after >= 0:
             self._is_queue_behind = True
-            self._wake.set()
+            self._plan()
 
     def offer_signal(self, signal: bytes) -> None:
         if len(self._signals) < SIGNALS_WAITING:
             self._signals.append(signal)
-            self._wake.set()
+            self._plan()
 
     def replace(self) -> None:
         self.close_with(Closing(DuplicateRequest.code, "a newer connection of this device took over", -1))
 
     def end(self, error: CurbsideError) -> None:
-        shown = hide_internal(error)
-        wait = int(shown.members.get("retry_after", 0)) * 1000 or (-1 if shown.retry == "never" else 1000)
-        self.close_with(Closing(shown.code, shown.detail, wait))
+        self.close_with(build_closing(error))
+
+    # --- endings ------------------------------------------------------------------------------
+
+    def leave(self, closing: Closing) -> None:
+        """Read no more, and end with this frame once everything in flight is answered."""
+        self._leaving = closing
+        self._socket.hold(Hold.LEAVING)
+        if self._in_flight == 0:
+            self.close_with(closing)
 
     def close_with(self, closing: Closing) -> None:
         """End the connection with this frame; nothing else is sent any more."""
-        if self._closing is None:
-            self._closing = closing
-        self._wake.set()
+        if self._closing is not None:
+            return
+        self._flush_ready()
+        self._closing = closing
+        self._socket.write((_encoder.encode(closing),))
+        self._socket.close(choose_code(closing), closing.code)
+        self.lost()
+
+    def lost(self) -> None:
+        """The peer is gone, or does not count any more."""
+        if self._task is not None:
+            self._task.cancel()
 
     # --- the sending side ---------------------------------------------------------------------
 
-    async def pump(self) -> None:
-        """Send what waits until the connection ends. Raises: CurbsideError from the store; OSError."""
-        while self._closing is None:
-            await self._wake.wait()
-            self._wake.clear()
-            await self._flush()
-            while self._closing is None and (self._behind or self._is_queue_behind):
-                await self._catch_up()
-                await self._flush()
-            if self._closing is None and self._syncs:
-                frames, self._syncs = self._syncs, 0
-                for _ in range(frames):
-                    await self._emit(_encoder.encode(CaughtUp()))
-        await self._say_goodbye()
+    def flush(self) -> None:
+        self._is_due = False
+        if self._closing is not None:
+            return
+        self._flush_ready()
+        if self._task is None and (self._behind or self._is_queue_behind or self._syncs):
+            self._task = asyncio.create_task(self._read_log(), name="stream-catch-up")
 
-    async def _flush(self) -> None:
-        while self._closing is None and (self._stored or self._entries or self._frames):
+    def writable(self) -> None:
+        """The peer has read what had piled up."""
+        self._plan()
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    @property
+    def _is_ready(self) -> bool:
+        return bool(self._stored or self._frames or self._entries or self._signals)
+
+    def _flush_ready(self) -> None:
+        """Answers and live entries, as much as the peer takes."""
+        while self._is_ready and self._socket.is_writable and self._closing is None:
+            messages: list[bytes] = []
             if self._stored:
                 items, self._stored = self._stored, []
-                await self._emit(_encoder.encode(Stored(items)))
-            frames, self._frames = self._frames, []
-            for frame in frames:
-                await self._emit(frame)
-            self._count_room()
+                messages.append(_encoder.encode(Stored(items)))
+            if self._frames:
+                messages += self._frames[:ANSWERS_PER_WRITE]
+                del self._frames[:ANSWERS_PER_WRITE]
             if self._entries:
-                part = self._take_part()
-                self._entry_bytes -= sum(len(entry.encoded) for entry in part)
-                await self._emit_entries(part)
-        if self._signals:
-            signals, self._signals = self._signals, []
-            await self._emit(b"".join((_SIGNALS_HEAD, b"\xdc", len(signals).to_bytes(2, "big"), *signals)))
+                part, self._entries = _take_part(self._entries)
+                self._entry_bytes -= sum([len(entry.encoded) for entry in part])
+                messages.append(self._parts.flusher.join(part))
+            if self._signals:
+                signals, self._signals = self._signals, []
+                messages.append(b"".join((_SIGNALS_HEAD, len(signals).to_bytes(2, "big"), *signals)))
+            self._socket.write(messages)
+            self._count_room()
 
-    def _take_part(self) -> list[PublishedEntry]:
-        """The next entries that fit in one frame."""
-        size = count = 0
-        for entry in self._entries[: sizes.ENTRIES_PER_FRAME]:
-            size += len(entry.encoded)
-            if count and size > FRAME_ROOM:
-                break
-            count += 1
-        part = self._entries[:count]
-        del self._entries[:count]
-        return part
+    async def _read_log(self) -> None:
+        """Send what is behind, then say so."""
+        try:
+            while self._closing is None and (self._behind or self._is_queue_behind):
+                await self._wait_until_flushed()
+                await self._catch_up()
+            for _ in range(self._syncs):
+                self._put(CaughtUp())
+            self._syncs = 0
+        except Exception as error:  # noqa: BLE001  a mistake of ours ends this stream, and no other
+            self._fail(error)
+        finally:
+            self._task = None
+
+    async def _wait_until_flushed(self) -> None:
+        """Nothing waits any more: what comes next comes after it."""
+        self._flush_ready()
+        while self._closing is None and (self._is_ready or not self._socket.is_writable):
+            self._drained = asyncio.get_running_loop().create_future()
+            await self._drained
+            self._drained = None
+            self._flush_ready()
 
     async def _catch_up(self) -> None:
         if self._is_queue_behind:
             await self._send_queue()
-        if self._behind:
+        if self._behind and self._closing is None:
             positions = [Position(name, self._subscriptions[name].sent) for name in self._behind]
-            found = await self._delivery.read_after(self.subject, positions, sizes.ENTRIES_PER_FRAME)
+            found = await self._parts.delivery.read_after(self.subject, positions, ENTRIES_PER_READ)
             await self._take_catch_up(found, {position.conversation_id: position.after for position in positions})
 
     async def _take_catch_up(self, found: CatchUp, asked: dict[ConversationId, int]) -> None:
@@ -284,12 +346,14 @@ class Connection:
                 subscription.is_behind = False
                 subscription.own.clear()
                 del self._behind[name]
-        if fresh:
-            await self._emit_entries(fresh)
+        while fresh:
+            part, fresh = _take_part(fresh)
+            await self._emit(self._parts.flusher.join(part))
 
     async def _send_queue(self) -> None:
         self._is_queue_behind = False
-        items = await self._delivery.read_queue(self.subject.device_id, max(0, self._queue_after), QUEUE_ITEMS)
+        device_id, after = self.subject.device_id, max(0, self._queue_after)
+        items = await self._parts.delivery.read_queue(device_id, after, QUEUE_ITEMS)
         if items:
             self._queue_after = items[-1].position
             self._is_queue_behind = len(items) == QUEUE_ITEMS
@@ -297,47 +361,52 @@ class Connection:
             frame = QueueItem(item.position, item.kind, item.conversation_id, item.sequence, item.payload)
             await self._emit(_encoder.encode(QueueItems([frame])))
 
-    async def _emit_entries(self, entries: Iterable[PublishedEntry]) -> None:
-        encoded = [entry.encoded for entry in entries]
-        await self._emit(b"".join((_ENTRIES_HEAD, b"\xdc", len(encoded).to_bytes(2, "big"), *encoded)))
-
     async def _emit(self, frame: bytes) -> None:
+        """Send a frame now, before live entries that wait."""
         if self._closing is None:
-            await self._send({"type": "websocket.send", "bytes": frame})
-
-    async def _say_goodbye(self) -> None:
-        assert self._closing is not None
-        code = _GOING_AWAY if self._closing.code == "draining" else _POLICY_VIOLATION
-        async with asyncio.timeout(CLOSE_SECONDS):
-            await self._send({"type": "websocket.send", "bytes": _encoder.encode(self._closing)})
-            await self._send({"type": "websocket.close", "code": code, "reason": self._closing.code})
+            self._socket.write((frame,))
+            while self._closing is None and not self._socket.is_writable:
+                self._drained = asyncio.get_running_loop().create_future()
+                await self._drained
+                self._drained = None
 
     # --- bookkeeping --------------------------------------------------------------------------
+
+    def _plan(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            self._parts.flusher.plan(self)
 
     def _put(self, frame: ServerFrame) -> None:
         self._frames.append(_encoder.encode(frame))
         self._count_room()
-        self._wake.set()
+        self._plan()
 
     def _end_flight(self) -> None:
         self._in_flight -= 1
         self._count_room()
+        self._plan()
+        if self._leaving is not None and self._in_flight == 0:
+            self.close_with(self._leaving)
 
     def _count_room(self) -> None:
         waiting = len(self._frames) + len(self._stored)
-        if self._in_flight < self._limits.requests_in_flight and waiting < ANSWERS_WAITING:
-            self._room.set()
-        else:
-            self._room.clear()
+        is_full = self._in_flight >= self._parts.limits.requests_in_flight or waiting >= ANSWERS_WAITING
+        if is_full != self._is_full:
+            self._is_full = is_full
+            if is_full:
+                self._socket.hold(Hold.ROOM)
+            else:
+                self._socket.release(Hold.ROOM)
 
     def _fall_behind(self, name: ConversationId, subscription: _Subscription, known: int) -> None:
         subscription.known = max(subscription.known, known)
         subscription.is_behind = True
         self._behind[name] = None
-        self._wake.set()
+        self._plan()
 
     def _unsubscribe(self, name: ConversationId) -> None:
-        self._fanout.unsubscribe(self, name)
+        self._parts.fanout.unsubscribe(self, name)
         self._subscriptions.pop(name, None)
         self._behind.pop(name, None)
 
@@ -345,3 +414,28 @@ class Connection:
         if name in self._subscriptions and self._entries:
             self._entries = [entry for entry in self._entries if entry.conversation_id != name]
             self._entry_bytes = sum(len(entry.encoded) for entry in self._entries)
+
+
+def _take_part(entries: list[PublishedEntry]) -> tuple[list[PublishedEntry], list[PublishedEntry]]:
+    """The next entries that fit in one frame, and the rest."""
+    size = count = 0
+    for entry in entries[: sizes.ENTRIES_PER_FRAME]:
+        size += len(entry.encoded)
+        if count and size > FRAME_ROOM:
+            break
+        count += 1
+    return (entries, []) if count == len(entries) else (entries[:count], entries[count:])
+
+
+def build_closing(error: CurbsideError) -> Closing:
+    """How the peer hears of an error that ends its connection."""
+    shown = hide_internal(error)
+    wait = int(shown.members.get("retry_after", 0)) * 1000 or (-1 if shown.retry == "never" else 1000)
+    return Closing(shown.code, shown.detail, wait)
+
+
+def choose_code(closing: Closing) -> int:
+    """The WebSocket's close code that goes with it."""
+    if closing.code == "draining":
+        return GOING_AWAY
+    return INTERNAL_ERROR if closing.code == UsageError.code else POLICY_VIOLATION

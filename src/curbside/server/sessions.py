@@ -129,13 +129,9 @@ class SessionService:
         for call in self.on_session_ended:
             call(who)
 
-    async def touch(self, device_id: DeviceId) -> None:
-        """The device showed a sign of life (a frame on its stream, an open stream now and then)."""
-        now = self._clock.now()
-        self._seen[device_id] = now
-        if now - self._written.get(device_id, 0) >= TOUCH_SECONDS:
-            self._written[device_id] = now
-            await self._store.write(lambda tx: tx.identity.touch_device(device_id, now))
+    def see(self, device_id: DeviceId) -> None:
+        """The device showed a sign of life (a frame on its stream). `touch_all` writes it, while the stream is open."""
+        self._seen[device_id] = self._clock.now()
 
     async def touch_all(self, device_ids: Iterable[DeviceId]) -> None:
         """An open stream is a sign of life also when nothing is said on it: write what is due, a part at a time."""

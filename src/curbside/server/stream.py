@@ -1,4 +1,4 @@
-"""The stream: one WebSocket for each device, as a raw ASGI handler (frames: wire.frames).
+"""The stream: one WebSocket for each device (frames: wire.frames; sockets: websocket.py).
 
 [Note: slow readers] Nothing that waits for a connection is unbounded. Live entries wait in memory up to
 `limits.pending_bytes`; above that the connection merely remembers that it is behind, and later reads the log from where
@@ -8,8 +8,7 @@ it stands, as after a Sync. Sends in flight are counted, and above the limit no 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, MutableMapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -26,34 +25,28 @@ from curbside.errors import (
     StoreUnavailable,
     TooLarge,
     TooMany,
-    Unavailable,
+    UsageError,
 )
-from curbside.ids import encode_base64url
-from curbside.policy.access import Subject
 from curbside.server.config import Config
-from curbside.server.connection import Connection
+from curbside.server.connection import Connection, ConnectionParts, build_closing, choose_code
 from curbside.server.delivery import DeliveryService
 from curbside.server.fanout import Fanout
+from curbside.server.flusher import Flusher
 from curbside.server.limits import RateLimit
-from curbside.server.logs import LogEvent, find_code
+from curbside.server.logs import LogEvent, find_code, find_place
 from curbside.server.metrics import Metrics
 from curbside.server.origins import find_origin, is_foreign
-from curbside.server.problems import encode_problem, hide_internal
-from curbside.server.sessions import ProvedRequest, SessionService
+from curbside.server.sessions import Authenticated, ProvedRequest, SessionService
+from curbside.server.sockets import Hold, Socket
 from curbside.wire import limits as sizes
 from curbside.wire.frames import PROTOCOL, Acknowledge, Authenticate, Challenge, ClientFrame, Closing, Ready, Send, Sync
 
 PATH: Final = "/v1/stream"
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Any]
-SendEvent = Callable[[MutableMapping[str, Any]], Any]
+LEAVE_PART: Final = 0.4
+"""Part of the time to drain in which sends in flight may still be answered."""
 
 _decoder: Final[msgspec.msgpack.Decoder[ClientFrame]] = msgspec.msgpack.Decoder(ClientFrame)
 _encoder: Final = msgspec.msgpack.Encoder()
-
-
-class _PeerClosed(Exception):
-    """The other side hung up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,163 +63,249 @@ class StreamParts:
 
 
 class StreamEndpoint:
-    """ASGI application for the path /v1/stream."""
+    """The path /v1/stream: who may open one, how many, and how all of them end."""
 
     def __init__(self, parts: StreamParts) -> None:
-        self._parts = parts
+        self.parts = parts
         limits, clock = parts.config.limits, parts.clock
+        self.connection_parts = ConnectionParts(parts.delivery, parts.fanout, Flusher(parts.metrics), limits)
+        self.sends = RateLimit(limits.sends_per_second, limits.sends_burst, clock)
+        self.frames = RateLimit(limits.requests_per_second, limits.requests_burst, clock)
+        self.cursors = RateLimit(limits.cursors_per_second, limits.cursors_burst, clock)
+        self.unproven = 0
+        self.open: dict[Stream, None] = {}
+        self.is_draining = False
+        self.all_ended = asyncio.Event()
         self._addresses = parts.config.proxy.build_addresses()
         self._connects = RateLimit(limits.connects_per_second, limits.connects_burst, clock)
-        self._sends = RateLimit(limits.sends_per_second, limits.sends_burst, clock)
-        self._frames = RateLimit(limits.requests_per_second, limits.requests_burst, clock)
-        self._unproven = 0
-        self._open: set[asyncio.Task[Any]] = set()
-        self._is_draining = False
 
-    async def __call__(self, scope: Scope, receive: Receive, send: SendEvent) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._open.add(task)
-        try:
-            await self._serve(scope, receive, send)
-        finally:
-            self._open.discard(task)
-
-    async def drain(self, seconds: float) -> None:
-        """Take no new streams, tell the open ones to come back elsewhere or later, and wait for them to end."""
-        self._is_draining = True
-        for listener in self._parts.fanout.list_listeners():
-            if isinstance(listener, Connection):
-                listener.close_with(Closing("draining", "the server restarts", 1000))
-        if self._open:
-            _, late = await asyncio.wait(set(self._open), timeout=seconds)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
-
-    def end_expired(self) -> None:
-        """Close the streams whose session is over."""
-        now = self._parts.clock.now()
-        for listener in self._parts.fanout.list_listeners():
-            if isinstance(listener, Connection) and now >= listener.expires_at:
-                listener.end(NotAuthenticated())
-
-    # --- one connection -----------------------------------------------------------------------
-
-    async def _serve(self, scope: Scope, receive: Receive, send: SendEvent) -> None:
-        await receive()  # websocket.connect
-        try:
-            origin = self._check_handshake(scope)
-        except CurbsideError as error:
-            await _refuse_handshake(scope, send, error)
-            return
-        await send({"type": "websocket.accept"})
-        failure: BaseException | None = None
-        try:
-            await self._talk(origin, receive, send)
-        except _PeerClosed:
-            pass
-        except CurbsideError as error:
-            failure = error
-            await _close(send, error)
-        finally:
-            self._parts.log.info(LogEvent.STREAM_CLOSED, code=find_code(failure))
-
-    def _check_handshake(self, scope: Scope) -> str:
-        """The origin under which the client reached us. Raises: CurbsideError."""
-        config = self._parts.config
-        if self._is_draining:
+    def admit(self, scope: Mapping[str, Any], socket: Socket) -> Stream:
+        """Who talks on a new socket. scope: `path`, `headers`, `client`. Raises: CurbsideError."""
+        config = self.parts.config
+        if scope["path"] != PATH:
+            raise PolicyDenied(rule="R-stream", reason="path")
+        if self.is_draining:
             raise StoreUnavailable("the server restarts")
         origin = find_origin(scope, config.public_urls)
         if is_foreign(scope, config.public_urls):
             raise PolicyDenied(rule="R-stream", reason="foreign_origin")
         self._connects.take(self._addresses.find(scope))
-        if self._unproven >= config.limits.unproven_streams or len(self._open) > config.limits.streams:
+        if self.unproven >= config.limits.unproven_streams or len(self.open) >= config.limits.streams:
             raise TooMany(retry_after=5)
-        return origin
+        return Stream(self, socket, origin)
 
-    async def _talk(self, origin: str, receive: Receive, send: SendEvent) -> None:
-        self._unproven += 1
-        try:
-            async with asyncio.timeout(self._parts.config.limits.handshake_seconds):
-                connection = await self._authenticate(origin, receive, send)
-        except TimeoutError:
-            raise NotAuthenticated("no proof in time") from None
-        finally:
-            self._unproven -= 1
-        former = self._parts.fanout.register(connection)
-        if former is not None:
-            former.replace()
-        self._parts.metrics.streams.inc()
-        self._parts.log.info(LogEvent.STREAM_OPENED, device=connection.subject.device_id)
-        pump = asyncio.create_task(connection.pump(), name="stream-pump")
-        reader = asyncio.create_task(self._read(connection, receive), name="stream-read")
-        try:
-            done, _ = await asyncio.wait({pump, reader}, return_when=asyncio.FIRST_COMPLETED)
-            if reader in done and pump not in done and (error := reader.exception()) is not None:
-                if isinstance(error, CurbsideError):
-                    connection.end(error)
-                    await pump
-                else:
-                    raise error
-            elif pump in done:
-                pump.result()
-        finally:
-            pump.cancel()
-            reader.cancel()
-            await asyncio.gather(pump, reader, return_exceptions=True)
-            self._parts.metrics.streams.dec()
-            self._parts.fanout.forget(connection, connection.list_subscribed())
+    async def drain(self, seconds: float) -> None:
+        """Take no new streams, tell the open ones to come back elsewhere or later, and wait for them to end.
 
-    async def _authenticate(self, origin: str, receive: Receive, send: SendEvent) -> Connection:
-        parts = self._parts
-        nonce = random_bytes(32)
-        await _send_frame(send, Challenge(nonce, parts.clock.now_ms(), PROTOCOL))
-        frame = _decode(await _receive_bytes(receive))
+        What was read before is answered first, as far as the time allows.
+        """
+        self.is_draining = True
+        for stream in tuple(self.open):
+            stream.leave()
+        await self._wait_for_ends(seconds * LEAVE_PART)
+        for stream in tuple(self.open):
+            stream.leave_now()
+        await self._wait_for_ends(seconds * (1 - LEAVE_PART))
+        for stream in tuple(self.open):
+            stream.abort()
+        await self._wait_for_ends(seconds)
+
+    async def _wait_for_ends(self, seconds: float) -> None:
+        if self.open:
+            self.all_ended.clear()
+            try:
+                await asyncio.wait_for(self.all_ended.wait(), seconds)
+            except TimeoutError:
+                return
+
+    def end_expired(self) -> None:
+        """Close the streams whose session is over."""
+        now = self.parts.clock.now()
+        for listener in self.parts.fanout.list_listeners():
+            if isinstance(listener, Connection) and now >= listener.expires_at:
+                listener.end(NotAuthenticated())
+
+
+class Stream:
+    """Implements Speaker: one device's stream, from the challenge to its end."""
+
+    __slots__ = ("_connection", "_endpoint", "_failure", "_nonce", "_origin", "_socket", "_task", "_timer")
+
+    def __init__(self, endpoint: StreamEndpoint, socket: Socket, origin: str) -> None:
+        self._endpoint = endpoint
+        self._socket = socket
+        self._origin = origin
+        self._nonce = b""
+        self._connection: Connection | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._failure: CurbsideError | None = None
+
+    # --- Speaker --------------------------------------------------------------------------------
+
+    def opened(self) -> None:
+        endpoint, parts = self._endpoint, self._endpoint.parts
+        endpoint.open[self] = None
+        endpoint.unproven += 1
+        self._nonce = random_bytes(32)
+        self._timer = asyncio.get_running_loop().call_later(parts.config.limits.handshake_seconds, self._be_late)
+        self._write(Challenge(self._nonce, parts.clock.now_ms(), PROTOCOL))
+
+    def received(self, message: bytes | None) -> None:
+        try:
+            if message is None:
+                raise Malformed("frames are binary")
+            if self._connection is None:
+                self._begin(_decode(message))
+            else:
+                self._take(self._connection, message)
+        except Exception as error:  # noqa: BLE001  a mistake of ours ends this stream, and no other
+            self._fail(error)
+
+    def writable(self) -> None:
+        if self._connection is not None:
+            self._connection.writable()
+
+    def lost(self) -> None:
+        endpoint, parts = self._endpoint, self._endpoint.parts
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+        connection, self._connection = self._connection, None
+        if connection is None:
+            endpoint.unproven -= 1
+        else:
+            connection.lost()
+            parts.metrics.streams.dec()
+            parts.fanout.forget(connection, connection.list_subscribed())
+        del endpoint.open[self]
+        if not endpoint.open:
+            endpoint.all_ended.set()
+        parts.log.info(LogEvent.STREAM_CLOSED, code=find_code(self._failure))
+
+    # --- endings --------------------------------------------------------------------------------
+
+    def leave(self) -> None:
+        """The server restarts: end once what is in flight is answered."""
+        if self._connection is None:
+            self._end(StoreUnavailable("the server restarts"))
+        else:
+            self._connection.leave(_DRAINING)
+
+    def leave_now(self) -> None:
+        """The server restarts, and there is no more time."""
+        if self._connection is not None:
+            self._connection.close_with(_DRAINING)
+
+    def abort(self) -> None:
+        """End it without a word."""
+        self._socket.abort()
+
+    def _fail(self, error: Exception) -> None:
+        if isinstance(error, CurbsideError):
+            self._end(error)
+        else:
+            self._endpoint.parts.log.error(LogEvent.STREAM_FAILED, code=find_code(error), place=find_place(error))
+            self._end(UsageError())
+
+    def _end(self, error: CurbsideError) -> None:
+        self._failure = error
+        if self._connection is not None:
+            self._connection.end(error)
+        else:
+            closing = build_closing(error)
+            self._write(closing)
+            self._socket.close(choose_code(closing), closing.code)
+
+    def _be_late(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        self._end(NotAuthenticated("no proof in time"))
+
+    # --- what takes time --------------------------------------------------------------------------
+
+    def _work(self, work: Coroutine[Any, Any, None]) -> None:
+        """Read no further until this is done."""
+        self._socket.hold(Hold.WORK)
+        self._task = asyncio.create_task(self._finish(work), name="stream-work")
+
+    async def _finish(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001  as in `received`
+            self._fail(error)
+        finally:
+            self._task = None
+            self._socket.release(Hold.WORK)
+
+    def _begin(self, frame: ClientFrame) -> None:
         if not isinstance(frame, Authenticate) or frame.protocol != PROTOCOL:
             raise Malformed("the first frame is Authenticate, of this protocol")
-        proved = ProvedRequest("GET", origin + PATH, frame.token, frame.proof, nonce)
-        session = await parts.sessions.authenticate(proved)
+        self._work(self._prove(frame))
+
+    async def _prove(self, frame: Authenticate) -> None:
+        proved = ProvedRequest("GET", self._origin + PATH, frame.token, frame.proof, self._nonce)
+        session = await self._endpoint.parts.sessions.authenticate(proved)
+        if self._endpoint.is_draining:
+            raise StoreUnavailable("the server restarts")
+        self._accept(session)
+
+    def _accept(self, session: Authenticated) -> None:
+        endpoint, parts = self._endpoint, self._endpoint.parts
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         subject = session.subject
-        await _send_frame(send, Ready(subject.user_id, subject.device_id, session.expires_at))
-        return Connection(session, parts.delivery, parts.fanout, send, parts.config.limits)
+        self._write(Ready(subject.user_id, subject.device_id, session.expires_at))
+        self._socket.allow(sizes.FRAME_BYTES)
+        self._connection = Connection(session, endpoint.connection_parts, self._socket, self._fail)
+        endpoint.unproven -= 1
+        former = parts.fanout.register(self._connection)
+        if former is not None:
+            former.replace()
+        parts.metrics.streams.inc()
+        parts.log.info(LogEvent.STREAM_OPENED, device=subject.device_id)
 
-    async def _read(self, connection: Connection, receive: Receive) -> None:
-        """Read frames until the peer hangs up. Raises: CurbsideError that ends the connection."""
-        while True:
-            await connection.wait_for_room()
-            data = await _receive_bytes(receive)
-            if self._parts.clock.now() >= connection.expires_at:
-                raise NotAuthenticated
-            frame = _decode(data)
-            with contextlib.suppress(Unavailable):  # a sign of life that cannot be written down is no reason to hang up
-                await self._parts.sessions.touch(connection.subject.device_id)
-            match frame:
-                case Send():
-                    self._take_send(connection, frame)
-                case Sync():
-                    self._take_cursors(connection.subject, frame.cursors)
-                    connection.sync(frame)
-                case Acknowledge():
-                    self._take_cursors(connection.subject, frame.cursors)
-                    await self._parts.delivery.acknowledge(connection.subject.device_id, frame.cursors, frame.queue)
-                case Authenticate():
-                    raise Malformed("this connection is authenticated already")
+    # --- frames -----------------------------------------------------------------------------------
 
-    def _take_send(self, connection: Connection, frame: Send) -> None:
-        try:
-            self._sends.take(connection.subject.device_id)
-            connection.count_send()
-            self._parts.delivery.submit(connection.subject, frame, connection)
-        except TooMany as error:
-            connection.refuse(frame.request, error)
+    def _take(self, connection: Connection, message: bytes) -> None:
+        endpoint, parts = self._endpoint, self._endpoint.parts
+        if parts.clock.now() >= connection.expires_at:
+            raise NotAuthenticated
+        frame = _decode(message)
+        device_id = connection.subject.device_id
+        parts.sessions.see(device_id)
+        match frame:
+            case Send():
+                try:
+                    endpoint.sends.take(device_id)
+                    connection.count_send()
+                    parts.delivery.submit(connection.subject, frame, connection)
+                except TooMany as error:
+                    connection.refuse(frame.request, error)
+            case Sync():
+                self._check_cursors(connection, frame.cursors)
+                connection.sync(frame)
+            case Acknowledge():
+                self._check_cursors(connection, frame.cursors)
+                self._work(parts.delivery.acknowledge(device_id, frame.cursors, frame.queue))
+            case Authenticate():
+                raise Malformed("this connection is authenticated already")
 
-    def _take_cursors(self, subject: Subject, cursors: dict[str, int]) -> None:
-        self._frames.take(subject.device_id)
+    def _check_cursors(self, connection: Connection, cursors: dict[str, int]) -> None:
+        self._endpoint.frames.take(connection.subject.device_id)
         if len(cursors) > sizes.CURSORS_PER_SYNC:
             raise TooLarge(limit=sizes.CURSORS_PER_SYNC)
+        self._endpoint.cursors.take(connection.subject.device_id, len(cursors))
         if any(sequence < 0 for sequence in cursors.values()):
             raise Malformed("a cursor is below zero")
+
+    def _write(self, frame: Challenge | Ready | Closing) -> None:
+        self._socket.write((_encoder.encode(frame),))
+
+
+_DRAINING: Final = Closing("draining", "the server restarts", 1000)
 
 
 def _decode(data: bytes) -> ClientFrame:
@@ -234,39 +313,3 @@ def _decode(data: bytes) -> ClientFrame:
         return _decoder.decode(data)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         raise Malformed("not a frame of this protocol") from None
-
-
-async def _receive_bytes(receive: Receive) -> bytes:
-    event = await receive()
-    if event["type"] == "websocket.disconnect":
-        raise _PeerClosed
-    data = event.get("bytes")
-    if data is None:
-        raise Malformed("frames are binary")
-    if len(data) > sizes.FRAME_BYTES:
-        raise TooLarge(limit=sizes.FRAME_BYTES)
-    return bytes(data)
-
-
-async def _send_frame(send: SendEvent, frame: Challenge | Ready | Closing) -> None:
-    await send({"type": "websocket.send", "bytes": _encoder.encode(frame)})
-
-
-async def _close(send: SendEvent, error: CurbsideError) -> None:
-    shown = hide_internal(error)
-    retry_after = int(shown.members.get("retry_after", 0)) * 1000 or (-1 if shown.retry == "never" else 1000)
-    try:
-        await _send_frame(send, Closing(shown.code, shown.detail, retry_after))
-        await send({"type": "websocket.close", "code": 1008, "reason": shown.code})
-    except (OSError, RuntimeError):
-        return  # the peer was faster
-
-
-async def _refuse_handshake(scope: Scope, send: SendEvent, error: CurbsideError) -> None:
-    if "websocket.http.response" not in scope.get("extensions", {}):
-        await send({"type": "websocket.close", "code": 1008})
-        return
-    status, headers, body = encode_problem(error, encode_base64url(random_bytes(16)))
-    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "websocket.http.response.start", "status": status, "headers": raw})
-    await send({"type": "websocket.http.response.body", "body": body})
