@@ -29,6 +29,7 @@ from curbside.server.store.records import (
     CheckpointRecord,
     ConversationRecord,
     DeviceRecord,
+    EntryBatch,
     EntryRecord,
     InviteRecord,
     KeyPackageRecord,
@@ -77,6 +78,10 @@ class DeliveryView(Protocol):
         self, conversation_id: ConversationId, message_id: MessageId, envelope: bytes
     ) -> PlaceRecord | None: ...
 
+    def find_places(self, asked: Sequence[tuple[ConversationId, MessageId, bytes]]) -> list[PlaceRecord | None]:
+        """`find_place` for many (conversation, message id, envelope) at once, in the order asked."""
+        ...
+
     def read_entries(
         self, conversation_id: ConversationId, after: int, through: int, limit: int, most_bytes: int = 1 << 30
     ) -> list[EntryRecord]:
@@ -109,6 +114,14 @@ class DeliveryChange(DeliveryView, Protocol):
 
         Raises: EpochConflict (current_epoch) when the conversation is of another epoch; PendingProposals; NotFound:
         these three before anything was changed. DuplicateRequest when a message id is in the log already.
+        """
+        ...
+
+    def append_batches(self, batches: Sequence[EntryBatch]) -> list[int | CurbsideError]:
+        """`append_entries` to several conversations, each of which is named once: of each the first sequence, or the
+        EpochConflict, PendingProposals or NotFound that kept it out and changed nothing.
+
+        Raises: DuplicateRequest when a message id is in its log already.
         """
         ...
 

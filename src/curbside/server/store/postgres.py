@@ -1,11 +1,12 @@
 """The store in PostgreSQL: one writing thread with group commit, a few reading threads, over psycopg.
 
-[Note: one writer at a time] Every writing transaction takes one advisory lock when it begins, so that writers of all
-processes take turns, as they do on the embedded engine: what a change looked at stays true until it commits, the audit
-log is one ordered tree, and two writers cannot wait for each other in a circle. Group commit makes a turn worth it.
+[Note: writers of several processes] Changes that only append to logs, keep audit events, move cursors and the like run
+alongside those of other processes (postgres_session, [Note: turns]); all others take turns, as they do on the embedded
+engine. Which it is shows when a change runs: one that turns out to need a turn is undone and runs again in the group
+that takes it, and from then on its kind goes there at once.
 
 [Note: a connection lost at COMMIT] Each transaction writes its number into this store's row of `writers`. When the
-connection is lost while the answer to COMMIT is awaited, the writer connects again, takes the lock (the lost
+connection is lost while the answer to COMMIT is awaited, the writer connects again, takes its turn (the lost
 transaction is over then) and looks. Is the number there, the callers hear their results; is it not, the group runs
 again. Until it knows, new changes are refused and these callers wait. Before COMMIT was sent nothing can have been
 applied, and the group simply runs again.
@@ -18,7 +19,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from types import CodeType
 from typing import Any, Final, TypeVar, cast
 
 import psycopg
@@ -30,13 +31,14 @@ from curbside.errors import CurbsideError, StoreUnavailable
 from curbside.ids import encode_id
 from curbside.server.store.group_commit import Job, WriteQueue, tell_callers
 from curbside.server.store.ports import Change, View
-from curbside.server.store.postgres_audit import PostgresAudit
+from curbside.server.store.postgres_audit import PLACED_AT_ONCE, PostgresAudit, keep_events
 from curbside.server.store.postgres_blobs import PostgresBlobs
 from curbside.server.store.postgres_delivery import PostgresDelivery
 from curbside.server.store.postgres_identity import PostgresIdentity
 from curbside.server.store.postgres_open import PostgresSettings, claim_database, connect, migrate_postgres
+from curbside.server.store.postgres_readers import PostgresReaders
 from curbside.server.store.postgres_sealing import Sealer, check_key
-from curbside.server.store.postgres_session import Session, map_failure, map_postgres_error
+from curbside.server.store.postgres_session import Session, TurnNeededError, map_failure, map_postgres_error
 from curbside.server.store.postgres_watch import PostgresWatch
 
 T = TypeVar("T")
@@ -47,6 +49,9 @@ RUNS: Final = 2
 """How often a group runs when its connection is lost before it commits."""
 RECONNECT_SECONDS: Final = 2.0
 """How long a group waits for a database that was there a moment ago (a restart)."""
+_COUNT_COMMIT: Final = """
+INSERT INTO writers (writer, commits, committed_at) VALUES (%s, %s, now())
+ON CONFLICT (writer) DO UPDATE SET commits = excluded.commits, committed_at = excluded.committed_at"""
 _PAUSES: Final = (0.02, 0.05, 0.1, 0.2, 0.4)
 
 
@@ -83,10 +88,12 @@ class PostgresStore:
         self._commits = 0
         self._session: Session | None = session
         self._change = PostgresChange(session, sealer)
+        self._kinds_with_turn: set[CodeType] = set()
+        self._unplaced = 0
         self._is_settling = False
         self._was_down = False
         self._queue = WriteQueue(GROUP_CHANGES)
-        self._readers = _Readers(settings, sealer, readers)
+        self._readers = PostgresReaders(settings, lambda session: PostgresChange(session, sealer), readers)
         self._thread = threading.Thread(target=self._run_writer, name="store-writer", daemon=True)
         self._thread.start()
 
@@ -116,73 +123,109 @@ class PostgresStore:
 
     def _run_writer(self) -> None:
         while group := self._queue.take():
-            self._commit_group(group)
-            tell_callers(group)
+            turn: list[Job] = []
+            alongside: list[Job] = []
+            for job in group:
+                (turn if _find_kind(job) in self._kinds_with_turn else alongside).append(job)
+            if alongside:
+                deferred = self._commit_group(alongside, alone=False)
+                late = set(map(id, deferred))
+                tell_callers([job for job in alongside if id(job) not in late])
+                turn += deferred
+            if turn:
+                self._commit_group(turn, alone=True)
+                tell_callers(turn)
+            self._place_events()
         if self._session is not None:
             with contextlib.suppress(psycopg.Error):
                 self._session.script(f"DELETE FROM writers WHERE writer = '{self._name}'")  # an id of ours
             self._session.close()
 
-    def _commit_group(self, group: Sequence[Job]) -> None:
+    def _commit_group(self, group: Sequence[Job], alone: bool) -> list[Job]:
+        """Run these changes in one transaction; those that need a turn and were left out."""
         failure: BaseException | None = StoreUnavailable()
+        deferred: list[Job] = []
         for _ in range(RUNS):
+            deferred.clear()
             try:
-                self._run_transaction(self._get_session(), group)
-                return
+                self._run_transaction(group, alone, deferred)
+                return deferred
             except _UnknownEndError:
                 if self._settle(group):
-                    return
+                    return deferred
             except Exception as error:  # noqa: BLE001 - it belongs to the callers, and the writer must live
                 if self._end_failed():
                     continue
                 if len(group) > 1 and not isinstance(error, CurbsideError | psycopg.errors.LockNotAvailable):
-                    for job in group:
-                        self._commit_group([job])
-                    return
+                    return [late for job in group for late in self._commit_group([job], alone)]
                 failure = map_failure(error.__cause__ if isinstance(error, _TransactionLostError) else error)
                 break
         for job in group:
             job.failure = failure
+        return []
 
-    def _run_transaction(self, session: Session, group: Sequence[Job]) -> None:
-        events = self._change.events
-        session.begin()
-        for job in group:
-            self._run_job(session, job)
-        if events:
-            session.begin_change()
-            self._change.audit.append_events(events)
-            events.clear()
-        self._commit(session)
+    def _run_transaction(self, group: Sequence[Job], alone: bool, deferred: list[Job]) -> None:
+        session, events = self._get_session(), self._change.events
+        session.begin(alone)
+        deferred += [job for job in group if not self._run_job(session, job)]
+        if len(deferred) == len(group):
+            session.rollback()
+            return
+        kept = len(events)
+        self._commit(session, [keep_events(events)] if events else [])
+        events.clear()
+        self._unplaced += kept
 
-    def _run_job(self, session: Session, job: Job) -> None:
+    def _run_job(self, session: Session, job: Job) -> bool:
+        """Whether it was run, however it ended; not when it needs a turn that the transaction does not have."""
         events = self._change.events
         mark = len(events)
         job.outcome = job.failure = None
         session.begin_change()
         try:
             job.outcome = job.change(self._change)
-        except Exception as error:  # whatever it is belongs to the caller
-            del events[mark:]
-            if session.is_lost or not session.undo_change():
-                raise _TransactionLostError from error
-            job.failure = map_failure(error)
-            if (event := job.make_refusal()) is not None:
-                events.append(event)
+            if session.asked_for_turn is None:
+                return True
+            error: Exception = session.asked_for_turn
+        except Exception as raised:  # noqa: BLE001 - whatever it is belongs to the caller
+            error = raised
+        del events[mark:]
+        if session.is_lost or not session.undo_change():
+            raise _TransactionLostError from error
+        if session.asked_for_turn is not None or (
+            isinstance(error, psycopg.errors.DeadlockDetected) and not session.has_turn
+        ):
+            self._remember(job, session.asked_for_turn)
+            return False
+        job.failure = map_failure(error)
+        if (event := job.make_refusal()) is not None:
+            events.append(event)
+        return True
 
-    def _commit(self, session: Session) -> None:
+    def _remember(self, job: Job, asked: TurnNeededError | None) -> None:
+        kind = _find_kind(job)
+        if asked is not None and asked.is_always and kind is not None:
+            self._kinds_with_turn.add(kind)
+
+    def _commit(self, session: Session, statements: list[tuple[str, Any]]) -> None:
         number = self._commits + 1
         try:
-            session.script(
-                f"""INSERT INTO writers (writer, commits, committed_at) VALUES ('{self._name}', {number}, now())
-                ON CONFLICT (writer) DO UPDATE SET commits = excluded.commits, committed_at = excluded.committed_at;
-                COMMIT"""
-            )
+            session.finish(*statements, (_COUNT_COMMIT, (self._name, number)))
         except psycopg.Error as error:
             if session.is_lost:
                 raise _UnknownEndError from error
             raise
         self._commits = number
+
+    def _place_events(self) -> None:
+        """Do a part of what the next look at the audit log would have to do."""
+        if self._unplaced < PLACED_AT_ONCE or self._session is None:
+            return
+        self._unplaced = 0
+        try:
+            self._change.audit.place_events()
+        except psycopg.Error:
+            self._end_failed()
 
     def _end_failed(self) -> bool:
         """Leave the failed transaction; whether its connection was lost, so that running it again may help."""
@@ -251,55 +294,9 @@ class PostgresStore:
             self._is_settling = False
 
 
-class _Readers:
-    """Threads that answer questions, each with a connection of its own."""
-
-    def __init__(self, settings: PostgresSettings, sealer: Sealer, count: int) -> None:
-        self._settings = settings
-        self._sealer = sealer
-        self._local = threading.local()
-        self._opened: set[Session] = set()
-        self._pool = ThreadPoolExecutor(count, thread_name_prefix="store-reader")
-
-    async def ask(self, question: Callable[[Any], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._answer, question)
-
-    def close(self) -> None:
-        self._pool.shutdown(wait=True)
-        for session in self._opened:
-            session.close()
-
-    def _answer(self, question: Callable[[Any], T]) -> T:
-        try:
-            try:
-                return self._ask_once(question)
-            except psycopg.Error:
-                if not self._forget_lost():
-                    raise
-            return self._ask_once(question)  # looking twice does no harm
-        except psycopg.Error as error:
-            self._forget_lost()
-            raise map_postgres_error(error) from error
-
-    def _ask_once(self, question: Callable[[Any], T]) -> T:
-        session: Session | None = getattr(self._local, "session", None)
-        if session is None:
-            session = connect(self._settings)
-            self._opened.add(session)
-            self._local.session, self._local.view = session, PostgresChange(session, self._sealer)
-        session.begin_reading()
-        try:
-            return question(self._local.view)
-        finally:
-            session.rollback()
-
-    def _forget_lost(self) -> bool:
-        session: Session | None = getattr(self._local, "session", None)
-        if session is None or not session.is_lost:
-            return False
-        self._opened.discard(session)
-        self._local.session = self._local.view = None
-        return True
+def _find_kind(job: Job) -> CodeType | None:
+    """Changes of one kind run the same code. None: a callable that is no function."""
+    return getattr(job.change, "__code__", None)
 
 
 def _open_writing(settings: PostgresSettings) -> Session:

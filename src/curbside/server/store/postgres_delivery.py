@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from curbside.errors import DuplicateRequest, EpochConflict, NotFound, PendingProposals
+from curbside.errors import CurbsideError, DuplicateRequest, EpochConflict, NotFound, PendingProposals
 from curbside.ids import ConversationId, DeviceId, MessageId
 from curbside.server.store.postgres_session import Session, columns
 from curbside.server.store.records import (
     ConversationRecord,
+    EntryBatch,
     EntryRecord,
     MemberRecord,
     NewEntry,
@@ -21,10 +22,12 @@ _CONVERSATION = "conversation_id, epoch, last_sequence, created_at, waiting"
 _STAY = "device_id, user_id, leaf, first_sequence, last_sequence"
 _NUMBER = "(SELECT number FROM conversations WHERE conversation_id = %s)"
 _APPEND = """
-WITH place AS (
-    UPDATE conversations SET last_sequence = last_sequence + %(count)s
-    WHERE conversation_id = %(name)s AND epoch = %(epoch)s AND (waiting = 0 OR %(while_waiting)s)
-    RETURNING number, last_sequence - %(count)s AS before
+WITH locked AS (
+    SELECT number FROM conversations WHERE conversation_id = %(name)s FOR NO KEY UPDATE{skip}
+), place AS (
+    UPDATE conversations SET last_sequence = last_sequence + %(count)s FROM locked
+    WHERE conversations.number = locked.number AND epoch = %(epoch)s AND (waiting = 0 OR %(while_waiting)s)
+    RETURNING conversations.number, last_sequence - %(count)s AS before
 ), stored AS (
     INSERT INTO entries (conversation, sequence, kind, message_id, received_at_ms, envelope)
     SELECT place.number, place.before + given.position, given.kind, given.message_id, given.at, given.envelope
@@ -35,6 +38,18 @@ WITH place AS (
 )
 SELECT before + 1, (SELECT count(*) FROM stored) FROM place"""
 """One round trip: the conversation's row is locked, the places are taken, the entries stored."""
+_LOCK = """
+SELECT conversation_id, number, epoch, waiting, last_sequence FROM conversations
+WHERE conversation_id = ANY(%s::text[]) ORDER BY number FOR NO KEY UPDATE{skip}"""
+"""In one order for all, so that batches do not wait for each other in a circle."""
+_STORE = """
+WITH moved AS (
+    UPDATE conversations SET last_sequence = given.last
+    FROM unnest(%s::bigint[], %s::bigint[]) AS given (number, last) WHERE conversations.number = given.number
+)
+INSERT INTO entries (conversation, sequence, kind, message_id, received_at_ms, envelope)
+SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bytea[], %s::bigint[], %s::bytea[])
+ON CONFLICT DO NOTHING"""
 _READ = f"""
 SELECT sequence, kind, message_id, received_at_ms, envelope FROM (
     SELECT *, sum(octet_length(envelope)) OVER (ORDER BY sequence) - octet_length(envelope) AS bytes_before FROM (
@@ -113,18 +128,59 @@ class PostgresDelivery:
             "times": [entry.received_at for entry in entries],
             "envelopes": [entry.envelope for entry in entries],
         }
-        rows = self._session.change_all(_APPEND, values)
+        statement = _APPEND.format(skip=self._choose_skip())
+        rows = self._session.change_all(statement, values, alongside=True)
         if not rows:
             record = self.find_conversation(conversation_id)
             if record is None:
                 raise NotFound
             if record.epoch != epoch:
                 raise EpochConflict(current_epoch=record.epoch)
-            raise PendingProposals
+            if record.waiting and not while_waiting:
+                raise PendingProposals
+            self._session.ask_for_turn()  # another writer has it
         first, stored = rows[0]
         if stored != len(entries):
             raise DuplicateRequest
         return int(first)
+
+    def append_batches(self, batches: Sequence[EntryBatch]) -> list[int | CurbsideError]:
+        conversations = self._lock_conversations([batch.conversation_id for batch in batches])
+        places: list[int | CurbsideError] = []
+        moved: list[tuple[int, int]] = []
+        rows: list[tuple[object, ...]] = []
+        for batch in batches:
+            number, epoch, waiting, last = conversations.get(batch.conversation_id, (0, 0, 0, 0))
+            if not number:
+                places.append(NotFound())
+            elif epoch != batch.epoch:
+                places.append(EpochConflict(current_epoch=epoch))
+            elif waiting:
+                places.append(PendingProposals())
+            else:
+                places.append(last + 1)
+                moved.append((number, last + len(batch.entries)))
+                rows += [
+                    (number, place, entry.kind, entry.message_id, entry.received_at, entry.envelope)
+                    for place, entry in enumerate(batch.entries, last + 1)
+                ]
+        if rows and self._session.change(_STORE, (*columns(moved, 2), *columns(rows, 6)), alongside=True) != len(rows):
+            raise DuplicateRequest
+        return places
+
+    def find_places(self, asked: Sequence[tuple[ConversationId, MessageId, bytes]]) -> list[PlaceRecord | None]:
+        found = self._session.all(
+            """SELECT conversation_id, message_id, sequence, received_at_ms, envelope
+            FROM unnest(%s::text[], %s::bytea[]) AS given (name, id)
+                JOIN conversations ON conversation_id = given.name
+                JOIN entries ON conversation = number AND message_id = given.id""",
+            columns(asked, 3)[:2],
+        )
+        places = {(name, message_id): place for name, message_id, *place in found}
+        return [
+            PlaceRecord(place[0], place[1], place[2] == envelope) if (place := places.get((name, message_id))) else None
+            for name, message_id, envelope in asked
+        ]
 
     def find_place(self, conversation_id: ConversationId, message_id: MessageId, envelope: bytes) -> PlaceRecord | None:
         row = self._session.one(
@@ -205,7 +261,9 @@ class PostgresDelivery:
         return sorted(row[0] for row in positions)
 
     def delete_queue(self, device_id: DeviceId, through: int) -> None:
-        self._session.change("DELETE FROM queue_items WHERE device_id = %s AND position <= %s", (device_id, through))
+        self._session.change(
+            "DELETE FROM queue_items WHERE device_id = %s AND position <= %s", (device_id, through), alongside=True
+        )
 
     def list_cursors(self, device_id: DeviceId) -> dict[ConversationId, int]:
         rows = self._session.all(
@@ -222,10 +280,26 @@ class PostgresDelivery:
             FROM unnest(%(names)s::text[], %(sequences)s::bigint[]) AS given (name, sequence)
                 JOIN conversations ON conversation_id = given.name
             WHERE EXISTS (SELECT 1 FROM stays WHERE device_id = %(device)s AND conversation = number)
+            ORDER BY number
             ON CONFLICT (device_id, conversation)
                 DO UPDATE SET sequence = greatest(cursors.sequence, excluded.sequence)""",
             {"device": device_id, "names": list(cursors), "sequences": list(cursors.values())},
+            alongside=True,
         )
+
+    def _lock_conversations(self, names: list[ConversationId]) -> dict[ConversationId, list[int]]:
+        """Number, epoch, waiting and last sequence of those that are there."""
+        found = self._session.change_all(_LOCK.format(skip=self._choose_skip()), (names,), alongside=True)
+        if len(found) < len(names):
+            there = self._session.one(
+                "SELECT count(*) FROM conversations WHERE conversation_id = ANY(%s::text[])", (names,)
+            )
+            if there is not None and there[0] > len(found):
+                self._session.ask_for_turn()  # another writer has one of them
+        return {name: rest for name, *rest in found}
+
+    def _choose_skip(self) -> str:
+        return "" if self._session.may_wait_for_rows() else " SKIP LOCKED"
 
     def _get_number(self, conversation_id: ConversationId) -> int:
         row = self._session.one("SELECT number FROM conversations WHERE conversation_id = %s", (conversation_id,))

@@ -13,13 +13,14 @@ from curbside.crypto.secret import SecretBytes
 from curbside.errors import ConfigError, IntegrityError
 from curbside.server.store.ports import Change
 from curbside.server.store.postgres import PostgresChange
+from curbside.server.store.postgres_audit import begin_complete_reading
 from curbside.server.store.postgres_open import PostgresSettings, connect, list_postgres_migrations
 from curbside.server.store.postgres_sealing import KEY_CHECK, SEALED_COLUMNS, Sealer, check_key
 from curbside.server.store.postgres_session import LOCK_CLASS, SCHEMA_LOCK, Session, map_postgres_error
 from curbside.server.store.tables import Kind, Row, Schema, Table, Value, sort_tables
 
-ENGINE_TABLES: Final = frozenset({"schema_versions", "writers"})
-"""What this engine keeps about itself; it means nothing anywhere else."""
+ENGINE_TABLES: Final = frozenset({"schema_versions", "writers", "audit_waiting"})
+"""What this engine keeps about itself, and the audit events that wait for their place: none, in a snapshot."""
 _KINDS: Final[dict[str, Kind]] = {"bigint": "integer", "boolean": "integer", "text": "text", "bytea": "bytes"}
 _NAMES: Final[dict[str, str]] = {"bigint": "int8", "boolean": "bool", "text": "text", "bytea": "bytea"}
 _SEALED: Final = {table: (key, value) for table, key, value in SEALED_COLUMNS}
@@ -273,10 +274,10 @@ def open_postgres_snapshot(settings: PostgresSettings, key: SecretBytes) -> Post
     sealer = Sealer(key)
     session = open_patient_session(settings)
     try:
-        session.begin_reading()
-        row = session.one("SELECT to_regclass('schema_versions') IS NOT NULL AND to_regclass('settings') IS NOT NULL")
+        row = session.one("SELECT to_regclass('audit_waiting') IS NOT NULL AND to_regclass('settings') IS NOT NULL")
         if row is None or not row[0]:
             raise ConfigError("there is no store in this database yet: the server has not run")
+        begin_complete_reading(session)
         found = session.one("SELECT value FROM settings WHERE name = %s", (KEY_CHECK,))
         try:
             sealer.open("settings.value", KEY_CHECK, found[0] if found else b"")

@@ -5,6 +5,7 @@ Times are Unix seconds unless they say milliseconds.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from curbside.ids import BlobId, ConversationId, DeviceId, InviteId, MessageId, UserId
@@ -45,6 +46,15 @@ class NewEntry:
     message_id: MessageId
     received_at: int
     envelope: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EntryBatch:
+    """Entries that one conversation gets together, in this order, if it is of this epoch."""
+
+    conversation_id: ConversationId
+    epoch: int
+    entries: Sequence[NewEntry]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import apsw
 
-from curbside.errors import DuplicateRequest, EpochConflict, NotFound, PendingProposals
+from curbside.errors import CurbsideError, DuplicateRequest, EpochConflict, NotFound, PendingProposals
 from curbside.ids import ConversationId, DeviceId, MessageId
 from curbside.server.store.records import (
     ConversationRecord,
+    EntryBatch,
     EntryRecord,
     MemberRecord,
     NewEntry,
@@ -106,6 +107,18 @@ class SqliteDelivery:
         except apsw.ConstraintError as error:
             raise DuplicateRequest from error
         return int(first)
+
+    def append_batches(self, batches: Sequence[EntryBatch]) -> list[int | CurbsideError]:
+        places: list[int | CurbsideError] = []
+        for batch in batches:
+            try:
+                places.append(self.append_entries(batch.conversation_id, batch.epoch, batch.entries))
+            except (EpochConflict, PendingProposals, NotFound) as error:
+                places.append(error)
+        return places
+
+    def find_places(self, asked: Sequence[tuple[ConversationId, MessageId, bytes]]) -> list[PlaceRecord | None]:
+        return [self.find_place(*each) for each in asked]
 
     def find_place(self, conversation_id: ConversationId, message_id: MessageId, envelope: bytes) -> PlaceRecord | None:
         row = self._run(

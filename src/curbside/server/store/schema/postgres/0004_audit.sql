@@ -6,6 +6,14 @@ CREATE TABLE audit_events (
     leaf_hash       BYTEA   NOT NULL                   -- SHA-256(0x00 || event)
 );
 
+CREATE TABLE audit_waiting (
+    in_transaction  XID8    NOT NULL,                  -- in which transaction the access was made
+    position        BIGINT  NOT NULL,                  -- order within it
+    event           BYTEA   NOT NULL,                  -- as in audit_events, where it moves when it gets its place
+    leaf_hash       BYTEA   NOT NULL,                  -- SHA-256(0x00 || event)
+    PRIMARY KEY (in_transaction, position)
+);
+
 CREATE TABLE audit_checkpoints (
     size            BIGINT  NOT NULL PRIMARY KEY,      -- events covered
     root_hash       BYTEA   NOT NULL,                  -- root of the tree of that size
