@@ -47,6 +47,10 @@ class WriteQueue:
         self._wake = threading.Condition()
         self._is_closed = False
 
+    def __len__(self) -> int:
+        """Changes that wait to be taken."""
+        return len(self._waiting)
+
     @property
     def is_closed(self) -> bool:
         """Whether no more changes are taken."""

@@ -389,6 +389,11 @@ class Store(Protocol):
         """Run `question` on one consistent state; its result."""
         ...
 
+    @property
+    def waiting(self) -> int:
+        """Changes that wait for the writer."""
+        ...
+
     async def check(self) -> None:
         """Whether writing works, without leaving a trace. Raises: StoreUnavailable, StorageFull, IntegrityError."""
         ...

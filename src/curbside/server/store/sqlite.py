@@ -80,6 +80,10 @@ class SqliteStore:
             raise StoreUnavailable
         return await self._readers.ask(question)
 
+    @property
+    def waiting(self) -> int:
+        return len(self._queue)
+
     async def check(self) -> None:
         await self.write(lambda tx: tx.identity.put_setting("store.checked", b""))
 
