@@ -73,6 +73,16 @@ class _Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Handed:
+    """Entries of another node that a device here is about to get: first to last, both included."""
+
+    subject: Subject
+    conversation_id: ConversationId
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
 class Position:
     """Where a device stands in a conversation: all up to `after` was sent to it."""
 
@@ -347,6 +357,17 @@ class DeliveryService:
         )
 
     # --- catch-up, queues, cursors ------------------------------------------------------------
+
+    async def record_handed(self, handed: Sequence[Handed]) -> None:
+        """One event for each device that gets entries which another node stored; durable on return."""
+        events = [self._build_delivery(each.subject, each.conversation_id, each.first, each.last) for each in handed]
+        if events:
+
+            def change(tx: Change) -> None:
+                for event in events:
+                    tx.append_audit(event)
+
+            await self._store.write(change)
 
     async def read_after(self, subject: Subject, positions: Sequence[Position], limit: int) -> CatchUp:
         """Entries after these positions that the device may read, at most `limit`; the events are durable on return.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from curbside.clock import Clock
@@ -16,7 +17,9 @@ KEPT_MS: Final = 2_000
 class HealthService:
     """Called by the route of readiness."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, describe_bus: Callable[[], str] = lambda: "") -> None:
+        """describe_bus: how the bus between nodes is; "" when there is none. It never makes a node unready."""
+        self._describe_bus = describe_bus
         self._store = store
         self._clock = clock
         self._checked_at = -KEPT_MS
@@ -41,4 +44,5 @@ class HealthService:
                 self._error = error
         if self._error is not None:
             raise self._error
-        return Health("ok", {"store": "ok"})
+        bus = self._describe_bus()
+        return Health("ok", {"store": "ok", "bus": bus} if bus else {"store": "ok"})

@@ -22,6 +22,16 @@ class Metrics:
             "curbside_send_write_seconds", "From a batch's hand-over to its durability.", registry=own, buckets=_SECONDS
         )
         self.streams = Gauge("curbside_streams_open", "Streams that have proven a session.", registry=own)
+        self.bus_up = Gauge("curbside_bus_up", "1 while the bus between nodes is connected.", registry=own)
+        self.bus_degraded = Gauge("curbside_bus_degraded", "1 while the store is asked instead.", registry=own)
+        self.bus_sent = Counter("curbside_bus_sent", "Messages told to other nodes.", registry=own)
+        self.bus_heard = Counter("curbside_bus_heard", "Messages of other nodes.", registry=own)
+        self.bus_dropped = Counter("curbside_bus_dropped", "Messages given up: the bus was down or slow.", registry=own)
+        self.bus_refused = Counter("curbside_bus_refused", "Bus messages that no node of ours sealed.", registry=own)
+        self.nodes_heard = Gauge("curbside_nodes_heard", "Other nodes that say hello.", registry=own)
+        self.watch_found = Counter(
+            "curbside_watch_found", "Conversations in which the store had news that the bus had not.", registry=own
+        )
         self.requests = Counter("curbside_http_requests", "HTTP requests, by status class.", ["status"], registry=own)
 
     def render(self) -> bytes:

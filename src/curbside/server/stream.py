@@ -8,6 +8,7 @@ it stands, as after a Sync. Sends in flight are counted, and above the limit no 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -36,12 +37,27 @@ from curbside.server.limits import RateLimit
 from curbside.server.logs import LogEvent, find_code, find_place
 from curbside.server.metrics import Metrics
 from curbside.server.origins import find_origin, is_foreign
+from curbside.server.presence import PresenceService
 from curbside.server.sessions import Authenticated, ProvedRequest, SessionService
 from curbside.server.sockets import Hold, Socket
 from curbside.wire import limits as sizes
-from curbside.wire.frames import PROTOCOL, Acknowledge, Authenticate, Challenge, ClientFrame, Closing, Ready, Send, Sync
+from curbside.wire.frames import (
+    PROTOCOL,
+    Acknowledge,
+    Authenticate,
+    Challenge,
+    ClientFrame,
+    Closing,
+    Ready,
+    Send,
+    Signal,
+    Sync,
+)
 
 PATH: Final = "/v1/stream"
+LEAVE_TICK: Final = 0.05
+LEAVING_AT_ONCE: Final = 10
+"""Streams that are told to leave in one tick, when they are told one after another."""
 LEAVE_PART: Final = 0.4
 """Part of the time to drain in which sends in flight may still be answered."""
 
@@ -56,6 +72,7 @@ class StreamParts:
     config: Config
     sessions: SessionService
     delivery: DeliveryService
+    presence: PresenceService
     fanout: Fanout
     clock: Clock
     metrics: Metrics
@@ -94,14 +111,19 @@ class StreamEndpoint:
             raise TooMany(retry_after=5)
         return Stream(self, socket, origin)
 
-    async def drain(self, seconds: float) -> None:
+    async def drain(self, seconds: float, spread_seconds: float = 0.0) -> None:
         """Take no new streams, tell the open ones to come back elsewhere or later, and wait for them to end.
 
-        What was read before is answered first, as far as the time allows.
+        What was read before is answered first, as far as the time allows. spread_seconds: over which many are told, so
+        that they do not all come back at once.
         """
         self.is_draining = True
-        for stream in tuple(self.open):
+        streams = tuple(self.open)
+        at_once = max(LEAVING_AT_ONCE, math.ceil(len(streams) * LEAVE_TICK / max(spread_seconds, LEAVE_TICK)))
+        for number, stream in enumerate(streams, 1):
             stream.leave()
+            if spread_seconds and number % at_once == 0 and number < len(streams):
+                await asyncio.sleep(LEAVE_TICK)
         await self._wait_for_ends(seconds * LEAVE_PART)
         for stream in tuple(self.open):
             stream.leave_now()
@@ -290,6 +312,8 @@ class Stream:
             case Acknowledge():
                 self._check_cursors(connection, frame.cursors)
                 self._work(parts.delivery.acknowledge(device_id, frame.cursors, frame.queue))
+            case Signal():
+                parts.presence.take(connection, frame)
             case Authenticate():
                 raise Malformed("this connection is authenticated already")
 
