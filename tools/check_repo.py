@@ -57,6 +57,8 @@ IMPORT_NAMES = {
     "apsw-sqlite3mc": "apsw",
     "argon2-cffi": "argon2",
     "opaque-ke-py": "opaque_ke_py",
+    "opentelemetry-exporter-otlp-proto-http": "opentelemetry",
+    "opentelemetry-sdk": "opentelemetry",
     "pillow": "PIL",
 }
 
@@ -129,14 +131,18 @@ def distribution(requirement: str) -> str:
 
 
 def check_dependencies(root: Path) -> list[str]:
-    """Imports of the package are declared; what is declared is imported, asked for in run.in, and locked."""
-    declared = {
-        distribution(r) for r in tomllib.loads((root / "pyproject.toml").read_text())["project"]["dependencies"]
-    }
+    """Imports of the package are declared; what is declared is asked for in run.in, or an extra's own file, and locked."""
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    declared = {distribution(r) for r in project["dependencies"]}
+    extras = project.get("optional-dependencies", {})
     asked = {distribution(x) for x in (root / "requirements/run.in").read_text().splitlines() if x and x[0] not in "#-"}
     locked = set(re.findall(r"^([a-z0-9-]+)==", (root / "requirements/run.txt").read_text(), flags=re.MULTILINE))
     problems = [f"requirements/run.in lacks {name}, which pyproject.toml names" for name in sorted(declared - asked)]
     problems += [f"requirements/run.txt lacks {name}; next step: make lock" for name in sorted(asked - locked)]
+    for extra, requirements in extras.items():
+        listed = (root / f"requirements/{extra}.in").read_text()
+        problems += [f"requirements/{extra}.in lacks {r}" for r in requirements if r not in listed.splitlines()]
+        declared |= {distribution(r) for r in requirements}
     known = {IMPORT_NAMES.get(name, name.replace("-", "_")) for name in declared}
     for path in sorted((root / "src").rglob("*.py")):
         for module in sorted(imported_packages(path) - known - set(sys.stdlib_module_names) - {"curbside"}):

@@ -7,7 +7,8 @@ lock() {
         --no-emit-index-url --no-emit-find-links --no-header "$@"
 }
 lock run.in -o run.txt
-lock -c run.txt test.in -o test.txt
+lock -c run.txt otlp.in -o otlp.txt
+lock -c run.txt -c otlp.txt test.in -o test.txt
 lock -c run.txt bootstrap.in -o bootstrap.txt
 if grep -n '://' ./*.txt; then
     echo "a lock names an address; next step: see which package was not taken from an index" >&2
