@@ -17,7 +17,11 @@ from curbside.server.organization import find_organization, is_wrapped
 AnyCommand = TypeVar("AnyCommand", bound=Callable[..., Any])
 DEFAULT_FOLDER: Final = Path("curbside-organization")
 AUTHORITY_PASSPHRASE: Final = "CURBSIDE_AUTHORITY_PASSPHRASE"  # noqa: S105  the name of a variable, not its value
-_NOT_SETTINGS: Final = frozenset({AUTHORITY_PASSPHRASE, "CURBSIDE_PASSPHRASE", "CURBSIDE_VAULT"})
+BACKUP_PASSPHRASE: Final = "CURBSIDE_BACKUP_PASSPHRASE"  # noqa: S105  the name of a variable, not its value
+TARGET_DATABASE: Final = "CURBSIDE_TARGET_DATABASE_URL"
+_NOT_SETTINGS: Final = frozenset(
+    {AUTHORITY_PASSPHRASE, BACKUP_PASSPHRASE, TARGET_DATABASE, "CURBSIDE_PASSPHRASE", "CURBSIDE_VAULT"}
+)
 """Variables of other commands, which are no settings of the server."""
 
 

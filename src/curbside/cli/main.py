@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "send": "Send a text or a picture.",
     "receive": "Show messages, and follow new ones.",
     "audit": "Export, verify and show the audit log.",
+    "backup": "Make, verify and restore backups.",
     "completion": "Print the completion script for a shell.",
 }
 EPILOG: Final = """\b

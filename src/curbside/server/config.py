@@ -18,6 +18,7 @@ import msgspec
 
 from curbside.crypto.secret import SecretBytes
 from curbside.errors import ConfigError
+from curbside.server.backup_settings import Backup
 from curbside.server.blob_settings import BlobSettings
 from curbside.server.node_settings import Bus, Drain, Signals
 from curbside.server.proxy import ClientAddresses, parse_networks
@@ -25,7 +26,19 @@ from curbside.wire import limits as sizes
 
 PREFIX: Final = "CURBSIDE_"
 _DATABASE_URLS: Final = (b"postgres://", b"postgresql://")
-_TABLES: Final = ("blobs", "limits", "audit", "sessions", "tls", "proxy", "telemetry", "bus", "signals", "drain")
+_TABLES: Final = (
+    "blobs",
+    "limits",
+    "audit",
+    "sessions",
+    "tls",
+    "proxy",
+    "telemetry",
+    "bus",
+    "signals",
+    "drain",
+    "backup",
+)
 _LISTS: Final = frozenset(
     {"public_urls", "suites", "database_key_command", "proxy_trusted", "telemetry_metrics_networks"}
 )
@@ -185,6 +198,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     sessions: Sessions = msgspec.field(default_factory=Sessions)
     audit: Audit = msgspec.field(default_factory=Audit)
     blobs: BlobSettings = msgspec.field(default_factory=BlobSettings)
+    backup: Backup = msgspec.field(default_factory=Backup)
     bus: Bus = msgspec.field(default_factory=Bus)
     signals: Signals = msgspec.field(default_factory=Signals)
     drain: Drain = msgspec.field(default_factory=Drain)

@@ -22,7 +22,7 @@ from curbside.errors import ConfigError, UntrustedDevice
 from curbside.mls.extensions import ExternalSender
 from curbside.mls.nodes import Credential
 from curbside.policy.chain import parse_authority
-from curbside.server.store.ports import Change, Store
+from curbside.server.store.ports import Change, IdentityView, Store
 
 SENDER_IDENTITY: Final = b"curbside delivery service"
 """Identity in the basic credential of the delivery service as external sender."""
@@ -55,9 +55,8 @@ class ServerKeys:
 
     @property
     def audit_key(self) -> VerifierKey:
-        """The audit key's public half, under an origin that is the same for the life of the organisation."""
-        digest = compute_hash("sha256", self.authority.public_key)[:8]
-        return VerifierKey(f"curbside.audit/{digest.hex()}", self.audit.public)
+        """The audit key's public half."""
+        return build_audit_key(self.authority, self.audit)
 
     def hash_query(self, query: str) -> str:
         """A directory query as the audit log keeps it: equal queries look equal, and nobody else can guess them."""
@@ -72,6 +71,20 @@ async def prepare_keys(store: Store, authority_certificate: bytes | None) -> Ser
     Raises: ConfigError when there is no certificate, or the database belongs to another organisation.
     """
     return await store.write(lambda tx: _load_or_make(tx, authority_certificate))
+
+
+def find_audit_key(identity: IdentityView) -> VerifierKey | None:
+    """The audit key's public half, if the store has keys already."""
+    signing, authority = identity.find_setting(_AUDIT), identity.find_setting(_AUTHORITY)
+    if signing is None or authority is None:
+        return None
+    return build_audit_key(_parse(authority), Signer("ed25519", SecretBytes(signing)))
+
+
+def build_audit_key(authority: Certificate, audit: Signer) -> VerifierKey:
+    """The public half of an audit key, under an origin that is the same for the life of the organisation."""
+    digest = compute_hash("sha256", authority.public_key)[:8]
+    return VerifierKey(f"curbside.audit/{digest.hex()}", audit.public)
 
 
 def _load_or_make(tx: Change, given: bytes | None) -> ServerKeys:

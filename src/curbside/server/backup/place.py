@@ -45,18 +45,18 @@ class FolderPlace:
     """Implements Place. The folder is made if it is not there."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
 
     def read(self, name: str) -> bytes:
         try:
-            return (self._folder / name).read_bytes()
+            return (self.folder / name).read_bytes()
         except FileNotFoundError:
             raise BackupRefused(f"the backup lacks {name}") from None
         except OSError as error:
             raise StoreUnavailable(f"the backup cannot be read: {error.strerror}") from error
 
     def write_new(self, name: str, data: bytes) -> bool:
-        path = self._folder / name
+        path = self.folder / name
         part = path.with_name(path.name + _PART)
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -77,10 +77,10 @@ class FolderPlace:
         return True
 
     def list_names(self, prefix: str) -> dict[str, int]:
-        top = self._folder / prefix
+        top = self.folder / prefix
         try:
             return {
-                str(path.relative_to(self._folder)): path.stat().st_size
+                str(path.relative_to(self.folder)): path.stat().st_size
                 for path in sorted(top.rglob("*"))
                 if path.is_file() and path.suffix != _PART
             }
@@ -89,7 +89,7 @@ class FolderPlace:
 
     def delete(self, names: Iterable[str]) -> None:
         for name in names:
-            (self._folder / name).unlink(missing_ok=True)
+            (self.folder / name).unlink(missing_ok=True)
 
 
 class ObjectPlace:

@@ -104,6 +104,15 @@ class Index(msgspec.Struct, array_like=True, frozen=True):
     blobs: dict[bytes, list[bytes]]
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a manifest is made of."""
+
+    head: Head
+    body: Body
+    index: Index
+
+
 class _Manifest(msgspec.Struct, array_like=True, frozen=True):
     head: bytes
     kem_output: bytes
@@ -170,11 +179,11 @@ def check_object(digest: bytes, sealed: bytes) -> None:
         raise BackupRefused("an object was changed, cut or put in another's place", object=digest.hex())
 
 
-def build_manifest(head: Head, body: Body, index: Index, recipient: bytes, keys: IndexKeys, signer: Signer) -> bytes:
+def build_manifest(parts: Parts, recipient: bytes, keys: IndexKeys, signer: Signer) -> bytes:
     """The bytes of a manifest. signer: the organisation's audit key."""
-    raw = msgspec.msgpack.encode(head)
-    kem_output, sealed = HPKE.seal(recipient, _BODY_INFO + head.place_id, raw, msgspec.msgpack.encode(body))
-    unsigned = _Manifest(raw, kem_output, sealed, keys.seal(index, raw), b"")
+    raw, body = msgspec.msgpack.encode(parts.head), msgspec.msgpack.encode(parts.body)
+    kem_output, sealed = HPKE.seal(recipient, _BODY_INFO + parts.head.place_id, raw, body)
+    unsigned = _Manifest(raw, kem_output, sealed, keys.seal(parts.index, raw), b"")
     return msgspec.msgpack.encode(msgspec.structs.replace(unsigned, signature=signer.sign(_signed(unsigned))))
 
 
@@ -217,8 +226,8 @@ def open_body(key: BackupKey, manifest: Manifest) -> Body:
         raise BackupRefused("the backup does not open with this key") from None
     except (msgspec.MsgspecError, UnicodeDecodeError):
         raise BackupRefused("a backup's list of contents cannot be read") from None
-    places = [place for part in (*body.tables, *body.blobs) for place in part.objects]
-    if any(not 0 <= place < len(head.objects) for place in places):
+    lists = [*(table.objects for table in body.tables), *(blob.objects for blob in body.blobs)]
+    if any(not 0 <= place < len(head.objects) for places in lists for place in places):
         raise BackupRefused("a backup's list of contents names objects that it does not have")
     return body
 

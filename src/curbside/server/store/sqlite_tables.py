@@ -189,7 +189,8 @@ def list_sqlite_tables(connection: apsw.Connection) -> tuple[Table, ...]:
 
 
 def _describe(connection: apsw.Connection, name: str) -> Table:
-    rows = connection.execute("SELECT name, type, pk FROM pragma_table_info(?) ORDER BY cid", (name,)).fetchall()
+    found = connection.execute("SELECT name, type, pk FROM pragma_table_info(?) ORDER BY cid", (name,)).fetchall()
+    rows = [(str(column), str(kind), int(str(at))) for column, kind, at in found]
     unknown = [kind for _, kind, _ in rows if kind not in _KINDS]
     if unknown:
         raise ConfigError(f"the table {name} has a column of type {unknown[0]}, which backups do not know")
@@ -202,7 +203,7 @@ def _describe(connection: apsw.Connection, name: str) -> Table:
         kinds=tuple(_KINDS[kind] for _, kind, _ in rows),
         key=key or _find_unique(connection, name),
         counter=key[0] if "AUTOINCREMENT" in str(text) else None,
-        parents=tuple(sorted(parent for (parent,) in parents)),
+        parents=tuple(sorted(str(parent) for (parent,) in parents)),
     )
 
 
