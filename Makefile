@@ -9,7 +9,7 @@ WEB_SOURCES := $(shell find web/src web/public web/index.html web/patches web/sc
 WEB_CONFIG := web/vite.config.ts web/tsconfig.json
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fmt bench setup setup-test web clean lock chromium
+.PHONY: help run test chaos check fmt bench setup setup-test web clean lock chromium
 .DELETE_ON_ERROR:
 
 help: ## show the targets
@@ -20,6 +20,9 @@ run: setup web ## set up what is missing, then start Curbside with demo accounts
 
 test: setup-test web chromium ## set up what is missing, then run every gate and the whole test suite
 	@$(BIN)/python tools/run_tests.py $(ARGS)
+
+chaos: setup-test ## kill, cut, fill, slow and step the clock under load, 20 times each (ARGS="-k clock" for some)
+	@CHAOS_KILLS=$${CHAOS_KILLS:-20} $(BIN)/python -m pytest tests/chaos $(ARGS)
 
 check: setup-test $(NODE_MODULES) ## format, lint, types, import rules, sizes, docs, unit tests: about a minute
 	@$(BIN)/python tools/run_tests.py --check $(ARGS)

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-from running import free_port
+from lines import Line, free_port
 
 from curbside.cli.invite import create_invite
-from curbside.clock import SystemClock
+from curbside.clock import Clock, SystemClock
 from curbside.ids import ConversationId
 from curbside.server.config import load_config
 from curbside.server.database_key import load_database_key
@@ -32,12 +32,17 @@ UNBOUND = {
 
 
 class ServingProcess:
-    """An organisation on disk, and its server while it runs. Has what `running.Person` asks of a server."""
+    """An organisation on disk, and its server while it runs. Has what `running.Person` asks of a server.
 
-    def __init__(self, folder: Path, serve: tuple[str, ...] = SERVE) -> None:
-        self.clock = SystemClock()
+    line: what people reach it by; None: directly.
+    """
+
+    def __init__(self, folder: Path, serve: tuple[str, ...] = SERVE, line: Line | None = None) -> None:
+        self.clock: Clock = SystemClock()
         port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = line.origin if line else f"http://127.0.0.1:{port}"
+        if line:
+            line.start(port)
         self.made = init_organization(InitRequest(folder, "Sankt Elsewhere", self.url, None, port=port), self.clock)
         self.authority = open_authority(self.made.authority_key_file, None)
         self.folder = folder

@@ -6,7 +6,6 @@ CHAOS_KILLS says how many kills, CHAOS_SEED which moments.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +13,11 @@ from pathlib import Path
 import pytest
 from load import Load
 from serving_process import ServingProcess
+from trial import KILLS, SEED
 
 from curbside.client.device import Device
 from curbside.wire import frames
 
-KILLS = int(os.environ.get("CHAOS_KILLS", "5"))
-SEED = int(os.environ.get("CHAOS_SEED", "1"))
 HASTY_KILLS = 6
 HASTY = (str(Path(__file__).with_name("hasty_server.py")),)
 PASSPHRASE = "violet kettle marching 47 otters"
