@@ -31,6 +31,7 @@ from curbside.errors import (
     EpochConflict,
     IntegrityError,
     InvalidMessage,
+    LogRolledBack,
     Malformed,
     Unavailable,
 )
@@ -132,6 +133,8 @@ class Engine:
         error = error_of_problem(frame.code, frame.detail, dict(frame.members))
         if frame.request:
             return self.outbox.refused(frame, error)
+        if isinstance(error, LogRolledBack):
+            return self.sync.rolled_back(frame, error)
         return [Notice(None, error)]
 
     def _release(self, conversations: set[ConversationId], now_ms: int) -> list[Effect]:

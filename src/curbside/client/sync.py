@@ -29,6 +29,7 @@ from curbside.errors import (
     CurbsideError,
     Gone,
     InvalidMessage,
+    LogRolledBack,
     NotFound,
     RuleBroken,
     TooLarge,
@@ -318,6 +319,20 @@ class Sync:
                 )
             )
         return [Notice(conversation, error), Arrived(conversation, identifier)]
+
+    # --- a server restored from a backup -----------------------------------------------------
+
+    def rolled_back(self, frame: frames.Refused, error: LogRolledBack) -> list[Effect]:
+        """The server says that its log ended before what this device has: the conversation stops, and says why.
+
+        Going on would be silent loss: what others write now gets numbers that were passed here already.
+        """
+        conversation, last = str(frame.members.get("conversation")), frame.members.get("last_sequence")
+        cursor = self._vault.rows.find_cursor(conversation)
+        if cursor is None or not isinstance(last, int) or cursor <= last:
+            return [Notice(None, error)]
+        self._vault.rows.save_alarm(conversation, problem_json(error))
+        return [Notice(ConversationId(conversation), error), Changed(ConversationId(conversation))]
 
     # --- queue -------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from curbside.errors import CurbsideError, DuplicateRequest, NotFound, TooLarge, UsageError
+from curbside.errors import CurbsideError, DuplicateRequest, LogRolledBack, NotFound, TooLarge, UsageError
 from curbside.ids import ConversationId
 from curbside.policy.access import Subject
 from curbside.server.config import Limits
@@ -161,6 +161,11 @@ class Connection:
         self._is_queue_behind = True
         self._syncs += 1
         self._plan()
+
+    @property
+    def backlog_bytes(self) -> int:
+        """Live entries that wait for the peer to read."""
+        return self._entry_bytes
 
     def list_subscribed(self) -> list[ConversationId]:
         """Conversations that it hears of."""
@@ -328,6 +333,9 @@ class Connection:
         for name in found.refused:
             self._unsubscribe(name)
             self.refuse(0, NotFound(conversation=name))
+        for name, last in found.ahead.items():
+            self._unsubscribe(name)
+            self.refuse(0, LogRolledBack(conversation=name, last_sequence=last))
         fresh: list[PublishedEntry] = []
         for entry in found.entries:
             subscription = self._subscriptions.get(entry.conversation_id)

@@ -32,6 +32,7 @@ from curbside.server.fanout import Fanout, Listener, PublishedEntry, encode_entr
 from curbside.server.groups import GroupCache, SendView, check_envelope, check_epoch, is_id
 from curbside.server.metrics import Metrics
 from curbside.server.recording import About, Actor, Recorder
+from curbside.server.restored import RestoredLogs
 from curbside.server.store.ports import Change, Store, View
 from curbside.server.store.records import EntryRecord, NewEntry, QueueRecord
 from curbside.wire.frames import KIND_APPLICATION, Send, StoredItem
@@ -95,7 +96,8 @@ class CatchUp:
     """An answer to positions. entries: in order of each conversation. sent: first and last of them, by conversation.
 
     reached: the new `after`. complete: nothing more was there. ended: no member now, and all was read.
-    refused: conversations that the device never was in.
+    refused: conversations that the device never was in. ahead: those whose log, restored from a backup, ended before
+    what the device has, and where.
     """
 
     entries: list[PublishedEntry] = field(default_factory=list)
@@ -104,6 +106,7 @@ class CatchUp:
     complete: set[ConversationId] = field(default_factory=set)
     ended: set[ConversationId] = field(default_factory=set)
     refused: set[ConversationId] = field(default_factory=set)
+    ahead: dict[ConversationId, int] = field(default_factory=dict)
 
 
 class DeliveryService:
@@ -116,6 +119,7 @@ class DeliveryService:
         self._clock = clock
         self._metrics = metrics
         self._recorder = Recorder(clock)
+        self._restored = RestoredLogs(store)
         self._waiting: list[_Sending] = []
         self._wake = asyncio.Event()
         self._is_closed = False
@@ -131,6 +135,11 @@ class DeliveryService:
         self._wake.set()
         if self._task is not None:
             await self._task
+
+    @property
+    def waiting(self) -> int:
+        """Sends that wait for the next batch."""
+        return len(self._waiting)
 
     # --- sends --------------------------------------------------------------------------------
 
@@ -374,11 +383,15 @@ class DeliveryService:
 
         Conversations that were not reached because of the limit are left out of `reached`.
         """
+        asked = positions[:CONVERSATIONS_PER_READ]
+        ahead = await self._restored.find_ahead(subject.device_id, {each.conversation_id: each.after for each in asked})
+        asked = [each for each in asked if each.conversation_id not in ahead]
 
         def question(view: View) -> CatchUp:
-            return _read_after(view, subject.device_id, positions[:CONVERSATIONS_PER_READ], limit)
+            return _read_after(view, subject.device_id, asked, limit)
 
         found = await self._store.read(question)
+        found.ahead.update(ahead)
         events = [
             self._build_delivery(subject, conversation_id, first, last)
             for conversation_id, (first, last) in found.sent.items()

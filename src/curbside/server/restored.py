@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from curbside.ids import DeviceId
+from curbside.ids import ConversationId, DeviceId
 from curbside.server.store.ports import Change, IdentityChange, Store
 
 RESTORED: Final = "store.restored"
@@ -29,7 +29,7 @@ class RestoredLogs:
         self._store = store
         self._is_restored: bool | None = None
 
-    async def find_ahead(self, device_id: DeviceId, cursors: Mapping[str, int]) -> dict[str, int]:
+    async def find_ahead(self, device_id: DeviceId, cursors: Mapping[ConversationId, int]) -> dict[ConversationId, int]:
         """Of these conversations those in which the device knows more than the log had, with the log's end then."""
         if self._is_restored is None:
             marker = await self._store.read(lambda view: view.identity.find_setting(RESTORED))
@@ -38,7 +38,7 @@ class RestoredLogs:
             return {}
         name = _NOTE + device_id
 
-        def change(tx: Change) -> dict[str, int]:
+        def change(tx: Change) -> dict[ConversationId, int]:
             ends = _decode(tx.identity.find_setting(name))
             named = {conversation: ends[conversation] for conversation in cursors if conversation in ends}
             ahead = {conversation: end for conversation, end in named.items() if cursors[conversation] > end}
@@ -54,10 +54,10 @@ class RestoredLogs:
         return await self._store.write(change)
 
 
-def note_restored(identity: IdentityChange, stays: Iterable[tuple[str, str, int]]) -> None:
+def note_restored(identity: IdentityChange, stays: Iterable[tuple[str, ConversationId, int]]) -> None:
     """Note where logs ended. stays: device, conversation, last sequence. A note of an earlier restore that nobody
     answered stays: that log ended even before."""
-    ends: dict[str, dict[str, int]] = {}
+    ends: dict[str, dict[ConversationId, int]] = {}
     for device, conversation, last in stays:
         ends.setdefault(device, {})[conversation] = last
     for device, found in ends.items():
@@ -66,5 +66,5 @@ def note_restored(identity: IdentityChange, stays: Iterable[tuple[str, str, int]
     identity.put_setting(RESTORED, b"1")
 
 
-def _decode(value: bytes | None) -> dict[str, int]:
-    return msgspec.msgpack.decode(value, type=dict[str, int]) if value else {}
+def _decode(value: bytes | None) -> dict[ConversationId, int]:
+    return msgspec.msgpack.decode(value, type=dict[ConversationId, int]) if value else {}

@@ -17,7 +17,7 @@ from curbside.client.transport import Transport
 from curbside.clock import ManualClock
 from curbside.crypto.random import random_bytes
 from curbside.crypto.secret import SecretBytes
-from curbside.errors import EpochConflict
+from curbside.errors import EpochConflict, LogRolledBack
 from curbside.ids import ConversationId, encode_base64url
 from curbside.mls.group import CommitRequest
 from curbside.wire import content, frames
@@ -261,3 +261,24 @@ def test_the_key_package_of_last_resort_is_renewed_and_old_ones_are_forgotten(ho
     assert person.engine.renew_last_resort(NOW + 200 * 86_400) is not None
     assert len(person.vault.rows.key_packages()) == 1
     person.close()
+
+
+def test_a_log_that_ends_before_what_we_have_stops_its_conversation_and_no_other(
+    people: tuple[Colleague, Colleague, Colleague],
+) -> None:
+    alice, bob, _ = people
+    conversation = gather(alice, [bob], make_group_policy(alice.user_id))
+    other = gather(alice, [bob], make_group_policy(alice.user_id))
+    bob.hear(alice.say(conversation, "before", 2), alice.say(conversation, "lost", 3))
+    known = {"conversation": conversation, "last_sequence": 3}
+    bob.engine.received(frames.Refused(0, "log_rolled_back", "", known), bob.now_ms)
+    assert bob.alarm(conversation) == ""  # it knows no more than that
+    ahead = {"conversation": conversation, "last_sequence": 2}
+    effects = bob.engine.received(frames.Refused(0, "log_rolled_back", "", ahead), bob.now_ms)
+    assert [type(error) for error in refusals(effects)] == [LogRolledBack]
+    assert "log_rolled_back" in bob.alarm(conversation)
+    bob.hear(alice.say(conversation, "in a place that was taken", 3))
+    assert bob.texts(conversation) == ["before", "lost"]
+    assert conversation not in bob.engine.sync.frame().cursors
+    bob.hear(alice.say(other, "elsewhere", 2))
+    assert bob.texts(other) == ["elsewhere"]

@@ -180,6 +180,20 @@ describe("sending", () => {
     expect(alice.views.page(id, 1).messages[0]).toMatchObject({ delivery: "sending" });
   });
 
+  it("stops a conversation whose log ends before what this device has, and says why", async () => {
+    await aliceSays("before", "lost");
+    await bob.hear(...log);
+    const refusal = (last_sequence: number) => {
+      const members = { conversation: id, last_sequence };
+      return { type: "refused", request: 0, code: "log_rolled_back", detail: "", members } as const;
+    };
+    await bob.engine.received(refusal(3), Date.now());
+    expect(bob.vault.rows.getConversation(id)).toMatchObject({ alarm: "", cursor: 3 });
+    const effects = await bob.engine.received(refusal(2), Date.now());
+    expect(effects).toContainEqual(expect.objectContaining({ kind: "notice", conversation: id }));
+    expect(bob.vault.rows.getConversation(id).alarm).toContain("log_rolled_back");
+  });
+
   it("keeps own and others' messages in the order of the log", async () => {
     const first = await alice.write(id, "mine");
     const theirs = await bob.write(id, "theirs");

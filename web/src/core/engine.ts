@@ -132,7 +132,8 @@ export class Engine {
 
   #refused(frame: Refused): Effect[] {
     const error = errorOfFrame(frame.code, frame.detail, frame.members);
-    return frame.request === 0 ? [{ kind: "notice", error }] : this.#outbox.refused(frame, error);
+    if (frame.request !== 0) return this.#outbox.refused(frame, error);
+    return error.code === "log_rolled_back" ? this.#sync.rolledBack(error) : [{ kind: "notice", error }];
   }
 
   async #release(conversations: Iterable<string>): Promise<Effect[]> {

@@ -132,6 +132,19 @@ export class Sync {
     return effects;
   }
 
+  /**
+   * The server, restored from a backup, says that its log ended before what this device has: the conversation stops, and
+   * says why. Going on would be silent loss: what others write now gets numbers that were passed here already.
+   */
+  rolledBack(error: CurbsideError): Effect[] {
+    const { conversation, last_sequence: last } = error.members;
+    const row = typeof conversation === "string" ? this.#vault.rows.findConversation(conversation) : undefined;
+    if (row === undefined || row.alarm !== "" || typeof last !== "number" || row.cursor <= last)
+      return [{ kind: "notice", error }];
+    this.#vault.rows.saveAlarm(row.id, problemJson(error));
+    return [{ kind: "notice", conversation: row.id, error }, changed(row.id)];
+  }
+
   /** A number that was passed comes again: harmless, unless the server gave it to an own message first. */
   #compare(entry: Entry): Effect[] {
     const { conversation } = entry;

@@ -30,6 +30,7 @@ from curbside.audit.events import EventName
 from curbside.clock import Clock
 from curbside.crypto.secret import SecretBytes
 from curbside.errors import BackupRefused, ConfigError, IntegrityError
+from curbside.ids import ConversationId
 from curbside.server.backup.create import Progress, as_number, record
 from curbside.server.backup.sealing import Body, TablePart
 from curbside.server.backup.settings import build_config
@@ -229,7 +230,7 @@ class _Run:
         _reset_uploads(change, self._clock.now())
         by_name = {table.name: table for table in writer.tables}
         ends = {
-            as_number(row[0]): (str(row[1]), as_number(row[2]))
+            as_number(row[0]): (ConversationId(str(row[1])), as_number(row[2]))
             for row in _columns(writer, by_name["conversations"], ("number", "conversation_id", "last_sequence"))
         }
         stays = _columns(writer, by_name["stays"], ("device_id", "conversation"))
