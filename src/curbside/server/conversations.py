@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 from curbside.audit.events import AuditEvent, EventName, Extra, ObjectType
 from curbside.clock import Clock
@@ -24,6 +25,7 @@ from curbside.errors import (
     Malformed,
     MissingDevices,
     RuleBroken,
+    StoreUnavailable,
     TooLarge,
     Unavailable,
     UntrustedDevice,
@@ -55,6 +57,9 @@ from curbside.wire.bodies import Appended, ConversationState, NewCommit, NewConv
 from curbside.wire.frames import KIND_COMMIT, KIND_PROPOSAL, QUEUE_WELCOME
 
 LOCKS_KEPT: Final = 4_096
+TRIES: Final = 5
+"""Of a change to a conversation that other processes change at the same time."""
+T = TypeVar("T")
 Refused = Callable[[CurbsideError], AuditEvent]
 _RULES: Final = {
     EventName.GROUP_VIEWED: "R-conversation-read",
@@ -80,12 +85,17 @@ class _Commit:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """A commit that was applied: the group one epoch on, and what it changed. proposals: of removals that it left out,
-    made again in the new epoch."""
+    """A commit that was applied: the group one epoch on, and what it changed. waiting: proposals that waited before it.
+    proposals: of removals that it left out, made again in the new epoch."""
 
     group: FollowedGroup
     change: RosterChange
+    waiting: int
     proposals: tuple[NewEntry, ...] = ()
+
+
+class _MovedOnError(Exception):
+    """The conversation is not as it was looked at."""
 
 
 class ConversationService:
@@ -197,7 +207,7 @@ class ConversationService:
         try:
             request = _decode_commit(subject, conversation_id, body)
             async with self._lock(conversation_id):
-                return await self._commit_locked(request)
+                return await self._until_present(conversation_id, lambda: self._commit_locked(request))
         except CurbsideError as error:
             if isinstance(error, EpochConflict):
                 self._cache.drop(conversation_id)  # another process may have moved it on
@@ -205,10 +215,7 @@ class ConversationService:
             raise
 
     async def _commit_locked(self, request: _Commit) -> Appended:
-        group = await self._cache.get_group(request.conversation_id)
-        if request.epoch > group.epoch:  # another process moved the conversation on, or the sender is wrong
-            self._cache.drop(request.conversation_id)
-            group = await self._cache.get_group(request.conversation_id)
+        group = await self._get_present(request.conversation_id)
         members = group.list_members()
         is_member = any(member.device_id == request.subject.device_id for member in members)
         former = await self._find_former(request)
@@ -221,6 +228,8 @@ class ConversationService:
         if request.epoch != group.epoch:
             raise EpochConflict(current_epoch=group.epoch)
         group = await self._cache.take_group(request.conversation_id)
+        if request.epoch != group.epoch:  # meanwhile
+            raise EpochConflict(current_epoch=group.epoch)
         self._check_committer(request, group, members)
         step = self._take_step(group, request.commit)
         _check_welcome(request, step.change)
@@ -230,13 +239,36 @@ class ConversationService:
         self._publish_proposals(request.conversation_id, appended.sequence, step.proposals)
         return appended
 
+    async def _get_present(self, conversation_id: ConversationId) -> FollowedGroup:
+        """The group as the store has it: another process may have moved it on, or may have proposed something."""
+
+        def question(view: View) -> ConversationRecord | None:
+            return view.delivery.find_conversation(conversation_id)
+
+        group = await self._cache.get_group(conversation_id)
+        record = await self._store.read(question)
+        if record is not None and (record.epoch, record.waiting) != (group.epoch, len(group.list_waiting())):
+            self._cache.drop(conversation_id)
+            group = await self._cache.get_group(conversation_id)
+        return group
+
+    async def _until_present(self, conversation_id: ConversationId, work: Callable[[], Awaitable[T]]) -> T:
+        """Do it again when another process proposed something in between. Raises: StoreUnavailable."""
+        for _ in range(TRIES):
+            try:
+                return await work()
+            except _MovedOnError:
+                self._cache.drop(conversation_id)
+        raise StoreUnavailable
+
     def _take_step(self, group: FollowedGroup, commit: bytes) -> _Step:
         """Apply a commit. Removals that waited and that it left out are asked for again: the sender did not know of
         them yet, and the first commit of an epoch wins."""
         leaving, now = {member.device_id for member in group.list_leaving()}, self._clock.now()
+        waiting = len(group.list_waiting())
         change = group.apply_commit(commit, now)
         left_out = [member.leaf for member in group.list_members() if member.device_id in leaving] if leaving else []
-        return _Step(group, change, tuple(self._propose(group, leaf) for leaf in left_out))
+        return _Step(group, change, waiting, tuple(self._propose(group, leaf) for leaf in left_out))
 
     def _propose(self, group: FollowedGroup, leaf: int) -> NewEntry:
         """The delivery service's Remove proposal, which waits in the group from now on."""
@@ -263,6 +295,7 @@ class ConversationService:
 
     def _write_commit(self, tx: Change, request: _Commit, step: _Step) -> tuple[Appended, list[DeviceId]]:
         conversation_id, now = request.conversation_id, self._clock.now_ms()
+        _check_present(tx, conversation_id, step.waiting)
         _check_devices(tx, step)
         _check_room(tx, [member.device_id for member in step.change.added], self._most)
         entry = NewEntry(KIND_COMMIT, request.message_id, now, request.commit)
@@ -337,7 +370,9 @@ class ConversationService:
         for record in found:
             try:
                 async with self._lock(record.conversation_id):
-                    asked += await self._propose_locked(record.conversation_id, device_id, by)
+                    asked += await self._until_present(
+                        record.conversation_id, partial(self._propose_locked, record.conversation_id, device_id, by)
+                    )
             except CurbsideError as error:  # the others are asked all the same
                 self._cache.drop(record.conversation_id)
                 failure = error
@@ -346,21 +381,26 @@ class ConversationService:
         return asked
 
     async def _propose_locked(self, conversation_id: ConversationId, device_id: DeviceId, by: Subject) -> bool:
-        present = await self._cache.get_group(conversation_id)
+        present = await self._get_present(conversation_id)
         leaf = next((member.leaf for member in present.list_members() if member.device_id == device_id), None)
         if leaf is None or any(member.device_id == device_id for member in present.list_leaving()):
             return False
         group = await self._cache.take_group(conversation_id)
+        waiting = len(group.list_waiting())
         epoch, entry = group.epoch, self._propose(group, leaf)
 
         def change(tx: Change) -> int:
+            _check_present(tx, conversation_id, waiting)
             sequence = tx.delivery.append_entries(conversation_id, epoch, [entry], while_waiting=True)
             tx.delivery.advance_epoch(conversation_id, epoch, group.save(), len(group.list_waiting()))
             extra: dict[str, Extra] = {"epoch": epoch, "sequence": sequence, "device": device_id}
             tx.append_audit(self._done(EventName.PROPOSAL_ADDED, by, conversation_id, extra))
             return sequence
 
-        sequence = await self._store.write(change)
+        try:
+            sequence = await self._store.write(change)
+        except EpochConflict as error:  # another process was faster with a commit
+            raise _MovedOnError from error
         self._cache.replace(conversation_id, group)
         self._publish_proposals(conversation_id, sequence - 1, [entry])
         return True
@@ -401,6 +441,16 @@ class ConversationService:
 def _find_for(tx: Change, conversation_id: ConversationId) -> tuple[ConversationRecord | None, list[MemberRecord]]:
     record = tx.delivery.find_conversation(conversation_id)
     return record, tx.delivery.list_members(conversation_id) if record is not None else []
+
+
+def _check_present(tx: Change, conversation_id: ConversationId, waiting: int) -> None:
+    """Raises: _MovedOnError when another process proposed something since the group was looked at.
+
+    The state that is about to be saved would not know of it. Another epoch is noticed when the entry is appended.
+    """
+    record = tx.delivery.find_conversation(conversation_id)
+    if record is not None and record.waiting != waiting:
+        raise _MovedOnError
 
 
 def _check_member(rule: str, subject: Subject, members: Iterable[MemberRecord]) -> None:
