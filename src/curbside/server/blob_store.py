@@ -35,10 +35,13 @@ MULTIPART_BYTES: Final = 5 * 1024 * 1024
 _BLOB = re.compile(r"[A-Za-z0-9_-]{22}\Z")
 _PIECE = re.compile(r"[A-Za-z0-9_-]{22}\.parts/\d{12}-[A-Za-z0-9_-]{22}\Z")
 _NO_ROOM: Final = re.compile(
-    "os error (28|27|122)|No space left|status code: 507|<Code>(InsufficientStorage|QuotaExceeded|XMinioStorageFull"
+    r"os error (28|27|122)\b|No space left|status code: 507|<Code>(InsufficientStorage|QuotaExceeded|XMinioStorageFull"
     "|XMinioAdminBucketQuotaExceeded|StorageFull)"
 )
 """ENOSPC, EFBIG, EDQUOT and their likes, as the object store's library tells them."""
+
+_BEYOND: Final = re.compile("status code: 416|InvalidRange")
+"""A range that begins behind the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,11 @@ class BlobStore:
     def __init__(self, medium: Medium) -> None:
         self._medium = medium
         self._objects = medium.objects
+
+    @property
+    def medium(self) -> Medium:
+        """Where the objects lie."""
+        return self._medium
 
     @property
     def page_size(self) -> int:
@@ -162,8 +170,8 @@ class BlobStore:
                 if "NoSuchBucket" in str(error):
                     raise StoreUnavailable from error
                 return None
-            except BaseError:
-                held = await self.find(name)
+            except BaseError as error:
+                held = await self.find(name) if _BEYOND.search(str(error)) else None
                 if held is None or held.size > first:
                     raise
                 return held.size, b""  # a range behind the end is an error of the storage's

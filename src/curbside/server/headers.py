@@ -15,12 +15,13 @@ _PERMISSIONS: Final = (
 )
 
 
-def build_content_policy(public_urls: Sequence[str]) -> str:
+def build_content_policy(public_urls: Sequence[str], links_origin: str | None = None) -> str:
     """Content-Security-Policy (CSP 3). The stream's origins are named because not every browser counts wss: as 'self'.
+    links_origin: where links to attachments point, if there are such links.
 
     Trusted Types: `curbside` is the web client's own policy, `svelte-trusted-html` the one of its compiled templates.
     """
-    streams = " ".join("ws" + url.removeprefix("http") for url in public_urls)
+    others = ["ws" + url.removeprefix("http") for url in public_urls] + ([links_origin] if links_origin else [])
     return "; ".join(
         (
             "default-src 'none'",
@@ -29,7 +30,7 @@ def build_content_policy(public_urls: Sequence[str]) -> str:
             "img-src 'self' blob:",
             "media-src 'self' blob:",
             "font-src 'self'",
-            f"connect-src 'self' {streams}",
+            f"connect-src 'self' {' '.join(others)}",
             "worker-src 'self'",
             "manifest-src 'self'",
             "object-src 'none'",
@@ -42,10 +43,10 @@ def build_content_policy(public_urls: Sequence[str]) -> str:
     )
 
 
-def build_security_headers(public_urls: Sequence[str], is_https: bool) -> Headers:
+def build_security_headers(public_urls: Sequence[str], is_https: bool, links_origin: str | None = None) -> Headers:
     """The headers that no response goes without."""
     headers = {
-        "content-security-policy": build_content_policy(public_urls),
+        "content-security-policy": build_content_policy(public_urls, links_origin),
         "cross-origin-opener-policy": "same-origin",
         "cross-origin-embedder-policy": "require-corp",
         "cross-origin-resource-policy": "same-origin",
