@@ -78,7 +78,9 @@ class Gateway:
         self._metrics_access = MetricsAccess(parts.config, self._addresses)
         self._requests = RateLimit(limits.requests_per_second, limits.requests_burst, clock)
         self._attempts = RateLimit(limits.attempts_per_second, limits.attempts_burst, clock)
-        self._security = build_security_headers(parts.config.public_urls, parts.config.is_https)
+        self._security = build_security_headers(
+            parts.config.public_urls, parts.config.is_https, parts.config.blobs.links_origin
+        )
         self.turned_away = TurnedAway(clock)
         self.routes: App | None = None
 
