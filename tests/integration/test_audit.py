@@ -240,7 +240,7 @@ async def test_strangers_are_counted_not_recorded_one_by_one(running: Running) -
     await alice.close()
     running.stop()
     async with open_audit(running.config) as service:
-        events = [event for _, event in parse_records(await service.read_events(0, 1000))]
+        events = [listed.event for listed in parse_records(await service.read_events(0, 1000))]
     counted: dict[tuple[str, str], int] = {}
     for event in events:
         if "count" in event.extra and not event.actor_user:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from curbside.audit.events import AuditEvent, parse_event
+from curbside.audit.events import AuditEvent
 from curbside.clock import ManualClock
 from curbside.crypto import opaque
 from curbside.crypto.jose import ProofRequest, make_proof, sign_api_key
@@ -19,7 +19,7 @@ from curbside.mls.key_package import OwnLeaf, make_key_package
 from curbside.mls.nodes import CREDENTIAL_X509, Capabilities, Credential
 from curbside.policy.access import Subject
 from curbside.policy.validator import OrganizationValidator
-from curbside.server.audit_service import AuditService, AuditSettings
+from curbside.server.audit_service import AuditService, AuditSettings, parse_records
 from curbside.server.devices import DeviceService
 from curbside.server.directory import DirectoryService
 from curbside.server.identity import IdentityService, ProvedCall
@@ -184,7 +184,7 @@ class Hospital:
     async def events(self) -> list[AuditEvent]:
         """The audit log so far."""
         records = await self.store.read(lambda view: view.audit.read_events(0, 10_000))
-        return [parse_event(record.event) for record in records]
+        return [listed.event for listed in parse_records(records)]
 
     async def event_names(self) -> list[str]:
         """Names of the events so far."""

@@ -17,7 +17,7 @@ import websockets
 from enrolment import DAY, Newcomer
 from websockets.asyncio.client import ClientConnection
 
-from curbside.audit.events import AuditEvent, parse_event
+from curbside.audit.events import AuditEvent
 from curbside.clock import Clock, SystemClock
 from curbside.crypto import opaque
 from curbside.crypto.jose import ProofRequest, make_proof
@@ -30,6 +30,7 @@ from curbside.mls.key_package import KeyPackageSecrets, make_key_package
 from curbside.mls.nodes import CREDENTIAL_X509, Capabilities, Credential
 from curbside.policy.validator import OrganizationValidator
 from curbside.server.app import CurbsideApp, Server, build_server, create_app
+from curbside.server.audit_service import parse_records
 from curbside.server.config import Config, KeyGiven, Limits
 from curbside.server.interface import ROUTES
 from curbside.wire import bodies, frames, limits
@@ -143,7 +144,7 @@ class Running:
         services = self.app.services
         assert services is not None
         records = self.call(lambda: services.store.read(lambda view: view.audit.read_events(0, 100_000)))
-        return [parse_event(record.event) for record in records]
+        return [listed.event for listed in parse_records(records)]
 
 
 @dataclass

@@ -5,6 +5,8 @@ addresses or secrets: each field is a number, an id, or a word from a short alph
 
 Not recorded: cursor acknowledgements. `message.delivered` is one event for each batch of one conversation's entries
 that leaves for a device (extra: from_index, to_index, the sequence numbers), not one for each message.
+
+`message.batch` is the log's own: one leaf that stands for many `message.sent` and `message.delivered` (audit.batch).
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ class EventName(StrEnum):
     MESSAGE_SENT = "message.sent"
     MESSAGE_REFUSED = "message.refused"
     MESSAGE_DELIVERED = "message.delivered"
+    MESSAGE_BATCH = "message.batch"
     ATTACHMENT_UPLOADED = "attachment.uploaded"
     ATTACHMENT_DOWNLOADED = "attachment.downloaded"
     ATTACHMENT_REFUSED = "attachment.refused"
@@ -112,7 +115,19 @@ EXTRA_NUMBERS: Final = frozenset(
 )
 """Members of `extra` that hold a number."""
 EXTRA_WORDS: Final = frozenset(
-    {"method", "cause", "conversation", "device", "user", "role", "key_print", "query_hash", "result", "version"}
+    {
+        "method",
+        "cause",
+        "conversation",
+        "device",
+        "user",
+        "role",
+        "root",
+        "key_print",
+        "query_hash",
+        "result",
+        "version",
+    }
 )
 """Members of `extra` that hold an id, a digest or a word of a fixed list."""
 
@@ -229,6 +244,7 @@ FHIR_CODINGS: Final = MappingProxyType(
         EventName.MESSAGE_SENT: Coding("110110", "transmit", "C"),
         EventName.MESSAGE_REFUSED: Coding("110110", "transmit", "C"),
         EventName.MESSAGE_DELIVERED: Coding("110110", "receive", "R"),
+        EventName.MESSAGE_BATCH: Coding("110110", "transmit", "E"),
         EventName.ATTACHMENT_UPLOADED: Coding("110110", "transmit", "C"),
         EventName.ATTACHMENT_DOWNLOADED: Coding("110110", "access", "R"),
         EventName.ATTACHMENT_REFUSED: Coding("110110", "access", "R"),

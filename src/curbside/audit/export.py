@@ -1,21 +1,28 @@
 """Exports of the audit log: JSON lines that a stranger can verify without the server.
 
-    line 0      {"format": "curbside-audit-export/1", "key": <verifier key>, "checkpoints": [<signed text>, …]}
-    line 1 + i  {"index": i, "leaf": <SHA-256(0x00 ‖ event), base64url>, "event": {…canonical JSON…}}
+    line 0      {"format": "curbside-audit-export/2", "key": <verifier key>, "checkpoints": [<signed text>, …]}
+    an entry    {"index": i, "leaf": <SHA-256(0x00 ‖ event), base64url>, "event": {…canonical JSON…}}
+    a row       {"index": i, "row": r, "event": {…canonical JSON…}}
 
-Each event is the bytes that were hashed. `verify_export` recomputes every leaf and the root at each checkpoint; it
+Each event is the bytes that were hashed. After an entry whose event is a `message.batch` come its rows, 0 to count - 1:
+the sends and deliveries that it stands for. The root in the batch's event is that of the Merkle tree over their leaf
+hashes (audit.batch). `verify_export` recomputes every leaf, every batch's root and the root at each checkpoint; it
 names the first entry that is wrong. Where somebody rewrote an entry together with its leaf hash, or renumbered entries,
 the roots show it, and the first wrong entry is known to lie between two checkpoints (`bad_index` to `bad_before`).
+
+Format 1 had no batches; it is still verified.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
 
+from curbside.audit.batch import BatchHead, parse_row_event, parse_rows, read_batch, verify_rows
 from curbside.audit.checkpoint import Checkpoint, VerifierKey, parse_verifier_key, verify_checkpoint
 from curbside.audit.events import parse_event
 from curbside.audit.merkle import Frontier, hash_leaf
@@ -23,7 +30,9 @@ from curbside.crypto.kdf import is_same
 from curbside.errors import BadSignature, IntegrityError, Malformed
 from curbside.ids import encode_base64url
 
-FORMAT: Final = "curbside-audit-export/1"
+FORMAT: Final = "curbside-audit-export/2"
+_FORMAT_1: Final = "curbside-audit-export/1"
+_encoder: Final = msgspec.json.Encoder()
 
 
 class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,12 +43,14 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     checkpoints: list[str]
 
 
-class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One entry. event: the canonical bytes as they stand."""
+class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One entry, or one row of the batch at `index`. leaf: of an entry. row: of a row, from 0. event: the canonical
+    bytes as they stand."""
 
     index: int
-    leaf: str
     event: msgspec.Raw
+    leaf: str | None = None
+    row: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +58,7 @@ class Report:
     """What verification found.
 
     ok: everything fits. checked: entries read and found in order. covered: entries under a signed checkpoint.
+    rows: sends and deliveries that batches among the checked entries stand for.
     bad_index: first wrong entry, None if ok or if no single entry is to blame. bad_before: when above bad_index + 1,
     the wrong entry lies in bad_index … bad_before - 1. reason: a stable word. is_pinned: the key was given by the
     caller; if not, the export vouches for itself only.
@@ -59,6 +71,7 @@ class Report:
     is_pinned: bool
     bad_index: int | None = None
     bad_before: int | None = None
+    rows: int = 0
 
 
 def _wrong(reason: str, index: int | None = None, before: int | None = None) -> IntegrityError:
@@ -74,9 +87,16 @@ def build_header(key: VerifierKey, checkpoints: Sequence[bytes]) -> bytes:
     return msgspec.json.encode(header) + b"\n"
 
 
-def build_line(index: int, event: bytes, leaf_hash: bytes) -> bytes:
-    """One entry's line, newline included. event: the stored bytes."""
-    return msgspec.json.encode(Line(index, encode_base64url(leaf_hash), msgspec.Raw(event))) + b"\n"
+def build_line(index: int, event: bytes, leaf_hash: bytes, rows: bytes = b"") -> bytes:
+    """One entry's line, newline included; of a batch, its rows' lines too. event, rows: as they are stored.
+
+    Rows that cannot be read are left out: whoever verifies the export sees that.
+    """
+    lines = [Line(index, msgspec.Raw(event), leaf=encode_base64url(leaf_hash))]
+    if rows:
+        with contextlib.suppress(IntegrityError):
+            lines += [Line(index, msgspec.Raw(row), row=number) for number, row in enumerate(parse_rows(rows))]
+    return _encoder.encode_lines(lines)
 
 
 def verify_export(lines: Iterable[bytes], pinned: VerifierKey | None = None, kept: Sequence[bytes] = ()) -> Report:
@@ -90,8 +110,17 @@ def verify_export(lines: Iterable[bytes], pinned: VerifierKey | None = None, kep
         reader.read(iter(lines), kept)
     except IntegrityError as wrong:
         reason, index, before = (wrong.members[name] for name in ("reason", "index", "before"))
-        return Report(False, reader.checked, reader.covered, reason, pinned is not None, index, before)
-    return Report(True, reader.checked, reader.covered, "ok", pinned is not None)
+        return Report(False, reader.checked, reader.covered, reason, pinned is not None, index, before, reader.rows)
+    return Report(True, reader.checked, reader.covered, "ok", pinned is not None, rows=reader.rows)
+
+
+@dataclass(slots=True)
+class _OpenBatch:
+    """A batch whose rows are being read."""
+
+    head: BatchHead
+    leaf_hash: bytes
+    rows: list[bytes] = field(default_factory=list)
 
 
 class _Reader:
@@ -99,6 +128,9 @@ class _Reader:
         self.pinned = pinned
         self.tree = Frontier()
         self.covered = 0
+        self.rows = 0
+        self._has_batches = True
+        self._batch: _OpenBatch | None = None
 
     @property
     def checked(self) -> int:
@@ -110,6 +142,8 @@ class _Reader:
         for text in lines:
             self._read_line(text)
             self._compare(heads)
+        if self._batch is not None:
+            raise _wrong("truncated", self.checked)
         if heads:
             raise _wrong("truncated", self.checked, heads[0].size)
 
@@ -119,8 +153,9 @@ class _Reader:
             own = parse_verifier_key(header.key)
         except (msgspec.MsgspecError, Malformed, UnicodeDecodeError):
             raise _wrong("header_malformed") from None
-        if header.format != FORMAT:
+        if header.format not in (FORMAT, _FORMAT_1):
             raise _wrong("header_malformed")
+        self._has_batches = header.format == FORMAT
         if self.pinned is not None and own != self.pinned:
             raise _wrong("other_key")
         try:
@@ -137,19 +172,51 @@ class _Reader:
             line = msgspec.json.decode(text, type=Line)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             raise _wrong("line_malformed", index) from None
+        if self._batch is not None:
+            self._read_row(line, self._batch)
+            return
+        if line.row is not None or line.leaf is None:
+            raise _wrong("row_missing_or_moved", index)
         if line.index > index:
             raise _wrong("entry_missing_or_moved", index)
         if line.index < index:
             raise _wrong("entry_repeated_or_moved", index)
-        event = bytes(line.event)
-        leaf_hash = hash_leaf(event)
+        self._read_entry(line)
+
+    def _read_entry(self, line: Line) -> None:
+        index, data = self.checked, bytes(line.event)
+        leaf_hash = hash_leaf(data)
         if line.leaf != encode_base64url(leaf_hash):
             raise _wrong("entry_changed", index)
         try:
-            parse_event(event)
+            head = read_batch(parse_event(data))
         except Malformed:
             raise _wrong("entry_malformed", index) from None
-        self.tree.append(leaf_hash)
+        if head is None:
+            self.tree.append(leaf_hash)
+        elif self._has_batches:
+            self._batch = _OpenBatch(head, leaf_hash)
+        else:
+            raise _wrong("entry_malformed", index)
+
+    def _read_row(self, line: Line, batch: _OpenBatch) -> None:
+        index, data = self.checked, bytes(line.event)
+        if line.row != len(batch.rows) or line.index != index or line.leaf is not None:
+            raise _wrong("row_missing_or_moved", index)
+        try:
+            parse_row_event(data)
+        except Malformed:
+            raise _wrong("row_malformed", index) from None
+        batch.rows.append(hash_leaf(data))
+        if len(batch.rows) < batch.head.count:
+            return
+        try:
+            verify_rows(batch.head, batch.rows)
+        except IntegrityError:
+            raise _wrong("rows_changed", index) from None
+        self.rows += len(batch.rows)
+        self._batch = None
+        self.tree.append(batch.leaf_hash)
 
     def _compare(self, heads: list[Checkpoint]) -> None:
         """Take the checkpoints of the present size off the list; each must have the present root."""

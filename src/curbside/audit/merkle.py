@@ -79,11 +79,14 @@ class Frontier:
 
 
 def compute_root(leaf_hashes: Sequence[bytes]) -> bytes:
-    """The root hash over these leaves."""
-    frontier = Frontier()
-    for leaf_hash in leaf_hashes:
-        frontier.append(leaf_hash)
-    return frontier.root()
+    """The root hash over these leaves, level by level: an odd hash at the end of a level goes up as it is."""
+    if not leaf_hashes:
+        return EMPTY_ROOT
+    level = list(leaf_hashes)
+    while len(level) > 1:
+        odd = level[-1:] if len(level) & 1 else []
+        level = [hash_node(left, right) for left, right in zip(level[::2], level[1::2], strict=False)] + odd
+    return level[0]
 
 
 def _split(size: int) -> int:
@@ -105,6 +108,60 @@ def build_inclusion_proof(leaf_hashes: Sequence[bytes], index: int) -> list[byte
     if index < half:
         return [*build_inclusion_proof(left, index), compute_root(right)]
     return [*build_inclusion_proof(right, index - half), compute_root(left)]
+
+
+def list_siblings(index: int, size: int) -> list[tuple[int, int]]:
+    """The leaves, first and one past the last, under each hash of an inclusion proof, in the proof's order.
+
+    Raises: UsageError when there is no such leaf.
+    """
+    if not 0 <= index < size:
+        raise UsageError("no such leaf")
+    found: list[tuple[int, int]] = []
+    start, end = 0, size
+    while end - start > 1:
+        middle = start + _split(end - start)
+        if index < middle:
+            found.append((middle, end))
+            end = middle
+        else:
+            found.append((start, middle))
+            start = middle
+    return found[::-1]
+
+
+class InclusionPath:
+    """An inclusion proof out of leaves that pass by once, in order; holds O(log n) hashes."""
+
+    def __init__(self, index: int, size: int) -> None:
+        """Raises: UsageError when there is no such leaf."""
+        self._siblings = list_siblings(index, size)
+        self._trees = {sibling: Frontier() for sibling in self._siblings}
+        self._ahead = sorted(self._siblings, reverse=True)
+        self._size = size
+        self._at = 0
+
+    @property
+    def at(self) -> int:
+        """Index of the leaf that comes next."""
+        return self._at
+
+    def append(self, leaf_hash: bytes) -> None:
+        """The next leaf."""
+        if self._ahead and self._at >= self._ahead[-1][1]:
+            self._ahead.pop()
+        if self._ahead and self._at >= self._ahead[-1][0]:
+            self._trees[self._ahead[-1]].append(leaf_hash)
+        self._at += 1
+
+    def proof(self) -> list[bytes]:
+        """The proof, once all leaves of the tree have passed.
+
+        Raises: UsageError before that.
+        """
+        if self._at < self._size:
+            raise UsageError("leaves are missing")
+        return [self._trees[sibling].root() for sibling in self._siblings]
 
 
 def verify_inclusion(leaf_hash: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes) -> None:

@@ -16,11 +16,13 @@ import msgspec
 from curbside.audit.checkpoint import VerifierKey, parse_verifier_key, split_checkpoints
 from curbside.audit.events import AuditEvent, EventName, Outcome
 from curbside.audit.export import Report, verify_export
+from curbside.audit.proof import FORMAT as PROOF_FORMAT
+from curbside.audit.proof import Proven, verify_proof
 from curbside.cli.folder_options import config_options, read_config
 from curbside.cli.output import ExitCode, emit, progress_bar, progress_line
 from curbside.clock import SystemClock
-from curbside.errors import ConfigError, Malformed
-from curbside.server.audit_service import BATCH, AuditService, AuditSettings, Operator, parse_records
+from curbside.errors import BadSignature, ConfigError, IntegrityError, Malformed
+from curbside.server.audit_service import BATCH, AuditService, AuditSettings, ListedEvent, Operator, parse_records
 from curbside.server.config import Config
 from curbside.server.database import has_database, open_store
 from curbside.server.keys import prepare_keys
@@ -31,8 +33,10 @@ Examples:
   curbside audit key --folder ./ward > audit.key               # once; keep it elsewhere
   curbside audit verify export.jsonl --key-file audit.key --checkpoints audit.checkpoints
   curbside audit show --event auth.login.fail --since 2026-11-01 --json
+  curbside audit prove 4711 --row 3 --output proof.json        # one event; verify it like an export
 """
-NAMES: Final = tuple(name.value for name in EventName)
+NAMES: Final = tuple(name.value for name in EventName if name is not EventName.MESSAGE_BATCH)
+"""What can be shown: a batch is shown as the messages it stands for."""
 T = TypeVar("T")
 
 
@@ -49,13 +53,13 @@ def export(output: Path | None, folder: Path, config_file: Path | None, as_json:
     """Write the whole log as JSON lines that `curbside audit verify` checks without the server."""
 
     async def work(service: AuditService) -> int:
-        lines = 0
+        entries = 0
         with click.open_file(str(output or "-"), "xb" if output else "wb") as file:
             async for chunk in service.export(Operator()):
                 file.write(chunk)
-                lines += chunk.count(b"\n")
-                progress_line(f"{lines} lines", quiet=as_json or output is None)
-        return lines - 1
+                entries += chunk.count(b'"leaf":"')
+                progress_line(f"{entries} entries", quiet=as_json or output is None)
+        return entries
 
     try:
         entries = _with_service(read_config(folder, config_file), work)
@@ -85,8 +89,13 @@ def verify(
     config_file: Path | None,
     as_json: bool,
 ) -> int:
-    """Verify an export. Needs no server. Ends with 3 when it does not verify, and names the first wrong entry."""
+    """Verify an export, or a proof of one event. Needs no server. Ends with 3 when it does not verify, and names the
+    first wrong entry."""
     pinned = parse_verifier_key(key_file.read_text("ascii", errors="replace")) if key_file else None
+    if _is_proof(file):
+        if checkpoints or record:
+            raise click.UsageError("--checkpoints and --record are for exports")
+        return _verify_one(file, pinned, as_json)
     kept = split_checkpoints(checkpoints.read_bytes()) if checkpoints else []
     with file.open("rb") as lines, progress_bar(lines, None, "Verifying", quiet=as_json) as shown:
         report = verify_export(shown, pinned, kept)
@@ -94,6 +103,43 @@ def verify(
         _with_service(read_config(folder, config_file), lambda service: service.record_verified(report))
     emit(msgspec.to_builtins(report), _describe(report), as_json=as_json)
     return ExitCode.OK if report.ok else ExitCode.NOT_VERIFIED
+
+
+def _is_proof(file: Path) -> bool:
+    with file.open("rb") as start:
+        return start.read(64).startswith(b'{"format":"' + PROOF_FORMAT.encode() + b'"')
+
+
+def _verify_one(file: Path, pinned: VerifierKey | None, as_json: bool) -> int:
+    try:
+        proven = verify_proof(file.read_bytes(), pinned)
+    except (Malformed, BadSignature, IntegrityError) as error:
+        emit({"ok": False, "reason": error.detail}, f"NOT VERIFIED: {error.detail}.", as_json=as_json)
+        return ExitCode.NOT_VERIFIED
+    result = {"ok": True, "is_pinned": proven.is_pinned, "size": proven.checkpoint.size, **_place(proven)}
+    lines = [
+        _line(proven.index, proven.row, proven.event),
+        f"Verified: it is in the log of {proven.checkpoint.size} entries that {proven.checkpoint.origin} signed.",
+    ]
+    if not proven.is_pinned:
+        lines.append("No key was pinned (--key-file): the proof vouches for itself only.")
+    emit(result, "\n".join(lines), as_json=as_json)
+    return ExitCode.OK
+
+
+@audit.command("prove")
+@click.argument("index", type=click.IntRange(min=0))
+@click.option("--row", type=click.IntRange(min=0), help="The row, where `audit show` prints INDEX.ROW.")
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="File to write; standard output without it.")
+@config_options
+def prove(index: int, row: int | None, output: Path | None, folder: Path, config_file: Path | None) -> None:
+    """Prove that one event is in the log, without showing the rest of the log. Looking leaves an event of its own."""
+    proof = _with_service(read_config(folder, config_file), lambda service: service.prove(Operator(), index, row))
+    try:
+        with click.open_file(str(output or "-"), "xb" if output else "wb") as file:
+            file.write(proof + b"\n")
+    except FileExistsError as error:
+        raise ConfigError(f"{output} exists already") from error
 
 
 @audit.command("checkpoint")
@@ -146,9 +192,9 @@ def show(
         )
 
     async def work(service: AuditService) -> None:
-        async for index, event in _read_all(service):
-            if is_wanted(event):
-                emit({"index": index, "event": event}, _line(index, event), as_json=as_json)
+        async for each in _read_all(service):
+            if is_wanted(each.event):
+                emit(_place(each), _line(each.index, each.row, each.event), as_json=as_json)
 
     _with_service(read_config(folder, config_file), work)
 
@@ -166,14 +212,16 @@ def parse_since(text: str) -> int:
         raise Malformed(f"{text!r} is no date of the calendar") from error
 
 
-async def _read_all(service: AuditService) -> AsyncIterator[tuple[int, AuditEvent]]:
+async def _read_all(service: AuditService) -> AsyncIterator[ListedEvent]:
     """Events up to the moment of asking, in one look."""
     end = await service.count()
     at = 0
     await service.record_view(Operator(), 0, end)
     while at < end:
-        found = parse_records(await service.read_events(at, min(BATCH, end - at)))
-        for each in found:
+        found = await service.read_events(at, min(BATCH, end - at))
+        if not found:
+            raise IntegrityError("the audit log became shorter")
+        for each in parse_records(found):
             yield each
         at += len(found)
 
@@ -205,7 +253,8 @@ async def open_audit(config: Config) -> AsyncIterator[AuditService]:
 def _describe(report: Report) -> str:
     lines = []
     if report.ok:
-        lines.append(f"Verified: {report.checked} entries, {report.covered} of them under signed checkpoints.")
+        held = f" with {report.rows} messages" if report.rows else ""
+        lines.append(f"Verified: {report.checked} entries{held}, {report.covered} of them under signed checkpoints.")
     else:
         lines.append(f"NOT VERIFIED: {report.reason.replace('_', ' ')}.")
         if report.bad_index is not None and report.bad_before is not None:
@@ -217,9 +266,15 @@ def _describe(report: Report) -> str:
     return "\n".join(lines)
 
 
-def _line(index: int, event: AuditEvent) -> str:
+def _place(listed: ListedEvent | Proven) -> dict[str, object]:
+    row = {} if listed.row is None else {"row": listed.row}
+    return {"index": listed.index, **row, "event": listed.event}
+
+
+def _line(index: int, row: int | None, event: AuditEvent) -> str:
+    place = str(index) if row is None else f"{index}.{row}"
     when = datetime.fromtimestamp(event.at / 1000, UTC).isoformat(timespec="seconds")
     who = event.actor_user or event.actor_role or "-"
     what = f"{event.object_type}:{event.object_id}" if event.object_id else event.object_type.value
     ending = "" if event.outcome is Outcome.OK else f" REFUSED {event.reason}"
-    return f"{index:>8}  {when}  {event.name:<24} {who:<22} {what}{ending}".rstrip()
+    return f"{place:>10}  {when}  {event.name:<24} {who:<22} {what}{ending}".rstrip()

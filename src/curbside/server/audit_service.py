@@ -14,20 +14,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from curbside.audit.batch import parse_rows, read_batch
 from curbside.audit.checkpoint import Checkpoint, VerifierKey, sign_checkpoint, verify_checkpoint
 from curbside.audit.events import AuditEvent, EventName, Extra, ObjectType, Outcome, parse_event
 from curbside.audit.export import Report, build_header, build_line
-from curbside.audit.merkle import Frontier
+from curbside.audit.merkle import Frontier, InclusionPath
+from curbside.audit.proof import Place, build_proof
 from curbside.clock import Clock
 from curbside.crypto.kdf import compute_hash
-from curbside.errors import IntegrityError, InvalidMessage, StorageFull
+from curbside.errors import IntegrityError, InvalidMessage, NotFound, StorageFull
 from curbside.policy.access import Subject
 from curbside.server.keys import ServerKeys
 from curbside.server.store.ports import Change, Store
 from curbside.server.store.records import AuditRecord, CheckpointRecord
 
-BATCH: Final = 1000
-"""Rows in one read."""
+BATCH: Final = 200
+"""Entries in one read; of these each may stand for 512 messages."""
+LEAVES: Final = 5000
+"""Leaf hashes in one read."""
 EXPORTED_CHECKPOINTS: Final = 1000
 """Checkpoints in an export at most, evenly spread; each narrows where a rewritten entry lies."""
 _FRONTIER: Final = "audit.frontier"
@@ -159,7 +163,7 @@ class AuditService:
         tree = Frontier.decode(saved) if saved is not None else Frontier()
         if last is not None and (tree.size != last.size or tree.root() != last.root_hash):
             raise IntegrityError("the audit log's saved edge is not that of its last checkpoint")
-        while leaves := await self._store.read(lambda view: view.audit.read_leaf_hashes(tree.size, BATCH)):
+        while leaves := await self._store.read(lambda view: view.audit.read_leaf_hashes(tree.size, LEAVES)):
             for leaf_hash in leaves:
                 tree.append(leaf_hash)
         return tree, last
@@ -199,8 +203,38 @@ class AuditService:
             rows = await self.read_events(at, wanted)
             if not rows:
                 raise IntegrityError("the audit log is shorter than its checkpoint")
-            yield b"".join(build_line(row.sequence, row.event, row.leaf_hash) for row in rows)
+            yield b"".join(build_line(row.sequence, row.event, row.leaf_hash, row.rows) for row in rows)
             at = rows[-1].sequence + 1
+
+    async def prove(self, actor: Subject | Operator, index: int, row: int | None) -> bytes:
+        """A proof (audit.proof) that the event at `index`, or this row of the batch there, is in the log; leaves an
+        audit.viewed event. Reads every leaf hash of the log once.
+
+        Raises: NotFound when there is no such entry or row.
+        """
+        await self.record(self._about_log(EventName.AUDIT_VIEWED, actor, index, index))
+        await self.make_checkpoint()
+        last = await self._store.read(lambda view: view.audit.find_latest_checkpoint())
+        found = await self.read_events(index, 1) if index >= 0 else []
+        if last is None or not found or found[0].sequence != index or index >= last.size:
+            raise NotFound
+        rows = parse_rows(found[0].rows) if found[0].rows else []
+        if row is not None and not 0 <= row < len(rows):
+            raise NotFound
+        path = InclusionPath(index, last.size)
+        while path.at < last.size:
+            for leaf_hash in await self._read_leaves(path.at, last.size):
+                path.append(leaf_hash)
+        place = Place(index, found[0].event, path.proof())
+        return build_proof(self.key, last.body, place, rows, row)
+
+    async def _read_leaves(self, start: int, end: int) -> list[bytes]:
+        """Raises: IntegrityError when there are none."""
+        limit = min(LEAVES, end - start)
+        leaves = await self._store.read(lambda view: view.audit.read_leaf_hashes(start, limit))
+        if not leaves:
+            raise IntegrityError("the audit log is shorter than its checkpoint")
+        return leaves
 
     async def _spread_checkpoints(self, through: int) -> list[bytes]:
         bodies: list[bytes] = []
@@ -228,15 +262,34 @@ class AuditService:
         )
 
 
-def parse_records(records: list[AuditRecord]) -> list[tuple[int, AuditEvent]]:
-    """The events of stored records, with their index.
+@dataclass(frozen=True, slots=True)
+class ListedEvent:
+    """An event as it is shown. index: of its entry. row: in the batch at this index; None for an entry of its own."""
 
-    Raises: IntegrityError when one of them is not what `AuditEvent.encode` writes.
+    index: int
+    row: int | None
+    event: AuditEvent
+
+
+def parse_records(records: Sequence[AuditRecord]) -> list[ListedEvent]:
+    """The events of stored records; in a batch's place the sends and deliveries that it stands for.
+
+    Raises: IntegrityError when one of them is not what the log writes.
     """
-    try:
-        return [(record.sequence, parse_event(record.event)) for record in records]
-    except InvalidMessage as error:
-        raise IntegrityError("the audit log holds an entry that is no event") from error
+    found: list[ListedEvent] = []
+    for record in records:
+        try:
+            event = parse_event(record.event)
+            batch = read_batch(event)
+            rows = [] if batch is None else [parse_event(row) for row in parse_rows(record.rows)]
+        except InvalidMessage as error:
+            raise IntegrityError("the audit log holds an entry that is no event") from error
+        if batch is None:
+            found.append(ListedEvent(record.sequence, None, event))
+        elif len(rows) != batch.count:
+            raise IntegrityError("the audit log lost rows of a batch")
+        found += [ListedEvent(record.sequence, number, row) for number, row in enumerate(rows)]
+    return found
 
 
 def _keep_checkpoint(tx: Change, record: CheckpointRecord, tree: Frontier) -> bool:

@@ -1,25 +1,27 @@
 """Delivery: sends into logs, catch-up out of them, queues and cursors.
 
 [Note: where the time goes] Sends of all connections gather while the last batch is being made durable; each batch is
-one write: duplicates are found, each conversation's entries are appended together, the events are added, one fsync.
-Then the senders hear Stored and the listeners get the entry, encoded once.
+one write: duplicates are found with one question, all entries are appended with one answer, their audit events share
+a leaf, one fsync. Then the senders hear Stored and the listeners get the entry, encoded once. What a send must fulfil
+is looked at in one pass over the envelope's known bytes; only where that finds anything odd are the checks run one by
+one, which know the reason.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
-from curbside.audit.events import AuditEvent, EventName, ObjectType, size_bucket
+from curbside.audit.batch import READ_RULE, SEND_RULE
+from curbside.audit.events import AuditEvent, EventName, ObjectType
 from curbside.clock import Clock
 from curbside.errors import (
-    ConflictError,
     CurbsideError,
     DuplicateRequest,
-    EpochConflict,
     NotFound,
     PendingProposals,
     StaleEpoch,
@@ -28,49 +30,37 @@ from curbside.errors import (
 )
 from curbside.ids import ConversationId, DeviceId, MessageId, decode_id
 from curbside.policy.access import Relation, Subject, check_access
+from curbside.server.acknowledging import Acknowledgements
 from curbside.server.fanout import Fanout, Listener, PublishedEntry, encode_entry
-from curbside.server.groups import GroupCache, SendView, check_envelope, check_epoch, is_id
+from curbside.server.groups import GroupCache, check_envelope, check_epoch, is_id
 from curbside.server.metrics import Metrics
 from curbside.server.recording import About, Actor, Recorder
 from curbside.server.restored import RestoredLogs
+from curbside.server.sending import (
+    Live,
+    Outcome,
+    Placed,
+    Sending,
+    SendQueue,
+    SendSink,
+    append_fresh,
+    build_delivered,
+    find_former,
+    list_delivered,
+    list_sent,
+    may_send,
+)
 from curbside.server.store.ports import Change, Store, View
-from curbside.server.store.records import EntryRecord, NewEntry, QueueRecord
+from curbside.server.store.records import EntryRecord, QueueRecord
 from curbside.wire.frames import KIND_APPLICATION, Send, StoredItem
 from curbside.wire.limits import FRAME_BYTES
 
 BATCH_SENDS: Final = 512
+WRITES: Final = 3
+"""How often a batch is tried when another process stores one of its messages meanwhile."""
 CONVERSATIONS_PER_READ: Final = 256
 READ_BYTES: Final = FRAME_BYTES // 2
 """Envelopes of one read of the log, the last one over it; with it an Entries frame stays within FRAME_BYTES."""
-
-
-class SendSink(Listener, Protocol):
-    """The connection that a send came on: it hears of it as Stored or Refused instead of as an entry."""
-
-    def stored(self, item: StoredItem, conversation_id: ConversationId) -> None: ...
-
-    def refused(self, request: int, error: CurbsideError) -> None: ...
-
-
-@dataclass(slots=True)
-class _Sending:
-    """A send on its way. error: why it may not be stored, unless it was stored before (a retry)."""
-
-    subject: Subject
-    frame: Send
-    sink: SendSink
-    error: CurbsideError | None = None
-    epoch: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """sequence, received_at: of the stored entry, new or not; or why there is none."""
-
-    sequence: int = 0
-    received_at: int = 0
-    is_new: bool = False
-    error: CurbsideError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +110,8 @@ class DeliveryService:
         self._metrics = metrics
         self._recorder = Recorder(clock)
         self._restored = RestoredLogs(store)
-        self._waiting: list[_Sending] = []
+        self._waiting = SendQueue()
+        self._acks = Acknowledgements(store)
         self._wake = asyncio.Event()
         self._is_closed = False
         self._task: asyncio.Task[None] | None = None
@@ -150,7 +141,7 @@ class DeliveryService:
         """
         if self._is_closed:
             raise StoreUnavailable
-        self._waiting.append(_Sending(subject, frame, sink))
+        self._waiting.append(Sending(subject, frame, sink))
         self._wake.set()
 
     async def _run(self) -> None:
@@ -158,30 +149,32 @@ class DeliveryService:
             await self._wake.wait()
             self._wake.clear()
             while self._waiting:
-                batch = self._waiting[:BATCH_SENDS]
-                del self._waiting[:BATCH_SENDS]
-                await self._settle(batch)
+                await self._settle(self._waiting.take(BATCH_SENDS))
             if self._is_closed:
                 return
 
-    async def _settle(self, batch: list[_Sending]) -> None:
+    async def _settle(self, batch: list[Sending]) -> None:
         """Decide, store and answer one batch; nothing it meets stops the next one."""
+        live: dict[ConversationId, frozenset[Listener]] = {}
+        outcomes: Sequence[Outcome]
         try:
             for sending in batch:
-                await self._check(sending)
+                view = self._cache.find_view(ConversationId(sending.frame.conversation))
+                if view is None or not may_send(sending, view):
+                    await self._check(sending)
             named = {ConversationId(sending.frame.conversation) for sending in batch}
-            live = {name: self._fanout.list_live(name) for name in named}
+            live.update({name: self._fanout.list_live(name) for name in named})
             began = time.perf_counter()
-            outcomes = await self._store.write(lambda tx: self._write_batch(tx, batch, live))
+            outcomes = await self._write(batch, live)
             self._metrics.write_seconds.observe(time.perf_counter() - began)
         except Exception as error:  # noqa: BLE001  a mistake of ours must not end all sending
-            shown = error if isinstance(error, CurbsideError) else UsageError()
-            outcomes, live = [_Outcome(error=shown)] * len(batch), {}
+            outcomes = [error if isinstance(error, CurbsideError) else UsageError()] * len(batch)
         self._metrics.batch.observe(len(batch))
+        self._metrics.stored.inc(sum(isinstance(outcome, Placed) for outcome in outcomes))
         for sending, outcome in zip(batch, outcomes, strict=True):
             self._answer(sending, outcome, live)
 
-    async def _check(self, sending: _Sending) -> None:
+    async def _check(self, sending: Sending) -> None:
         frame = sending.frame
         try:
             conversation_id = ConversationId(frame.conversation)
@@ -189,145 +182,53 @@ class DeliveryService:
             if frame.epoch > view.epoch:  # another process moved the conversation on, or the sender is wrong
                 self._cache.drop(conversation_id)
                 view = await self._cache.get_view(conversation_id)
-            self._check_with(sending, view)
+            relation = Relation.MEMBER if sending.subject.device_id in view.leaves else Relation.NONE
+            check_access(SEND_RULE, sending.subject, relation)
+            check_envelope(frame, decode_id(frame.conversation))
+            check_epoch(frame, view)
         except CurbsideError as error:
             sending.error = error
 
-    def _check_with(self, sending: _Sending, view: SendView) -> None:
-        frame, subject = sending.frame, sending.subject
-        relation = Relation.MEMBER if subject.device_id in view.leaves else Relation.NONE
-        check_access("R-message-send", subject, relation)
-        sending.epoch = view.epoch
-        check_envelope(frame, decode_id(frame.conversation))
-        check_epoch(frame, view)
+    async def _write(self, batch: Sequence[Sending], live: Live) -> Sequence[Outcome]:
+        """Raises: what the store raises; DuplicateRequest when other processes again and again store the same."""
+        for _ in range(WRITES - 1):
+            with contextlib.suppress(DuplicateRequest):  # stored by another process after we asked
+                return await self._store.write(lambda tx: self._write_batch(tx, batch, live))
+        return await self._store.write(lambda tx: self._write_batch(tx, batch, live))
 
-    def _write_batch(
-        self, tx: Change, batch: Sequence[_Sending], live: Mapping[ConversationId, frozenset[Listener]]
-    ) -> list[_Outcome]:
-        outcomes: list[_Outcome | None] = [None] * len(batch)
-        fresh: dict[ConversationId, list[int]] = {}
-        for index, sending in enumerate(batch):
-            conversation_id = ConversationId(sending.frame.conversation)
-            outcomes[index] = self._find_former(tx, sending)
-            if outcomes[index] is None:
-                fresh.setdefault(conversation_id, []).append(index)
-        for conversation_id, indexes in fresh.items():
-            self._append(tx, conversation_id, [(index, batch[index]) for index in indexes], outcomes)
-        settled = [outcome for outcome in outcomes if outcome is not None]
+    def _write_batch(self, tx: Change, batch: Sequence[Sending], live: Live) -> Sequence[Outcome]:
+        outcomes: list[Outcome | None] = [sending.error for sending in batch]
+        fresh = find_former(tx, batch, outcomes)
+        now = self._clock.now_ms()
+        stored = append_fresh(tx, batch, fresh, outcomes, now)
+        settled = [UsageError() if outcome is None else outcome for outcome in outcomes]
         for sending, outcome in zip(batch, settled, strict=True):
-            event = self._build_event(sending, outcome)
-            if event is not None:
-                tx.append_audit(event)
-        for conversation_id, indexes in fresh.items():
-            stored = [(batch[index].sink, settled[index].sequence) for index in indexes if settled[index].is_new]
-            self._record_deliveries(tx, conversation_id, stored, live.get(conversation_id, frozenset()))
+            if isinstance(outcome, CurbsideError):
+                name = sending.frame.conversation
+                tx.append_audit(self._refuse(EventName.MESSAGE_REFUSED, SEND_RULE, sending.subject, name, outcome))
+        if stored:
+            tx.append_messages(list_sent(batch, settled, stored))
+            tx.append_messages(list_delivered(batch, settled, stored, live))
         return settled
 
-    def _find_former(self, tx: Change, sending: _Sending) -> _Outcome | None:
-        """How a retry ends, or a send that is refused; None for one that may be appended."""
-        error = sending.error
-        if error is None or isinstance(error, ConflictError | StaleEpoch):
-            frame = sending.frame
-            place = tx.delivery.find_place(
-                ConversationId(frame.conversation), MessageId(frame.message_id), frame.envelope
-            )
-            if place is not None and not place.is_same:
-                return _Outcome(error=DuplicateRequest())
-            if place is not None:
-                return _Outcome(place.sequence, place.received_at)
-        return _Outcome(error=error) if error is not None else None
-
-    def _append(
-        self,
-        tx: Change,
-        conversation_id: ConversationId,
-        sendings: Sequence[tuple[int, _Sending]],
-        outcomes: list[_Outcome | None],
-    ) -> None:
-        now = self._clock.now_ms()
-        first_of: dict[bytes, int] = {}
-        entries: list[NewEntry] = []
-        for index, sending in sendings:
-            frame = sending.frame
-            if frame.message_id not in first_of:
-                first_of[frame.message_id] = index
-                entries.append(NewEntry(KIND_APPLICATION, MessageId(frame.message_id), now, frame.envelope))
-        epoch = sendings[0][1].epoch
-        try:
-            sequence = tx.delivery.append_entries(conversation_id, epoch, entries)
-        except EpochConflict as conflict:
-            error: CurbsideError = StaleEpoch(current_epoch=conflict.members["current_epoch"])
-            outcomes_all = _Outcome(error=error)
-        except PendingProposals as error:
-            outcomes_all = _Outcome(error=error)
-        else:
-            for offset, index in enumerate(first_of.values()):
-                outcomes[index] = _Outcome(sequence + offset, now, is_new=True)
-            self._answer_twins(sendings, first_of, outcomes)
-            return
-        for index, _ in sendings:
-            outcomes[index] = outcomes_all
-
-    def _answer_twins(
-        self, sendings: Sequence[tuple[int, _Sending]], first_of: Mapping[bytes, int], outcomes: list[_Outcome | None]
-    ) -> None:
-        """The same message id twice in one batch: the second is a retry of the first, or a misuse."""
-        envelopes = {index: sending.frame.envelope for index, sending in sendings}
-        for index, sending in sendings:
-            first = first_of[sending.frame.message_id]
-            stored = outcomes[first]
-            if index != first and stored is not None:
-                is_same = sending.frame.envelope == envelopes[first]
-                outcomes[index] = (
-                    _Outcome(stored.sequence, stored.received_at) if is_same else _Outcome(error=DuplicateRequest())
-                )
-
-    def _answer(self, sending: _Sending, outcome: _Outcome, live: Mapping[ConversationId, frozenset[Listener]]) -> None:
+    def _answer(self, sending: Sending, outcome: Outcome, live: Live) -> None:
         frame, sink = sending.frame, sending.sink
         conversation_id = ConversationId(frame.conversation)
-        if outcome.error is not None:
-            if isinstance(outcome.error, StaleEpoch | PendingProposals) and sending.error is None:
+        if isinstance(outcome, CurbsideError):
+            if isinstance(outcome, StaleEpoch | PendingProposals) and sending.error is None:
                 self._cache.drop(conversation_id)  # another process moved the conversation on
-            self._metrics.refused.labels(outcome.error.code).inc()
-            sink.refused(frame.request, outcome.error)
+            self._metrics.refused.labels(outcome.code).inc()
+            sink.refused(frame.request, outcome)
             return
-        self._metrics.stored.inc()
-        sink.stored(StoredItem(frame.request, outcome.sequence, outcome.received_at), conversation_id)
-        if outcome.is_new:
-            record = EntryRecord(
-                conversation_id,
-                outcome.sequence,
-                KIND_APPLICATION,
-                MessageId(frame.message_id),
-                outcome.received_at,
-                frame.envelope,
-            )
-            entry = PublishedEntry(conversation_id, outcome.sequence, encode_entry(record))
+        sequence, received_at, is_new = outcome
+        sink.stored(StoredItem(frame.request, sequence, received_at), conversation_id)
+        if is_new:
+            message_id = MessageId(frame.message_id)
+            record = EntryRecord(conversation_id, sequence, KIND_APPLICATION, message_id, received_at, frame.envelope)
+            entry = PublishedEntry(conversation_id, sequence, encode_entry(record))
             self._fanout.publish(entry, live.get(conversation_id, frozenset()), sink)
 
     # --- audit --------------------------------------------------------------------------------
-
-    def _build_event(self, sending: _Sending, outcome: _Outcome) -> AuditEvent | None:
-        subject, frame = sending.subject, sending.frame
-        if outcome.error is not None:
-            return self._refuse(EventName.MESSAGE_REFUSED, "R-message-send", subject, frame.conversation, outcome.error)
-        if not outcome.is_new:
-            return None  # a retry is no second access
-        return AuditEvent(
-            at=outcome.received_at,
-            name=EventName.MESSAGE_SENT,
-            actor_user=subject.user_id,
-            actor_device=subject.device_id,
-            actor_role=subject.role,
-            object_type=ObjectType.CONVERSATION,
-            object_id=frame.conversation,
-            extra={
-                "epoch": sending.epoch,
-                "sequence": outcome.sequence,
-                "size_bucket": size_bucket(len(frame.envelope)),
-            },
-            rule="R-message-send",
-        )
 
     def _refuse(
         self, name: EventName, rule: str, subject: Subject, conversation_id: str, error: CurbsideError
@@ -336,53 +237,21 @@ class DeliveryService:
         about = About(name, rule, ObjectType.CONVERSATION if known else ObjectType.NONE, known)
         return self._recorder.refused(about, Actor.of(subject))(error)
 
-    def _record_deliveries(
-        self,
-        tx: Change,
-        conversation_id: ConversationId,
-        stored: Sequence[tuple[Listener, int]],
-        live: frozenset[Listener],
-    ) -> None:
-        """One event for each connected device that gets these entries, in the transaction that stores them.
-
-        stored: who sent, and the sequence. A sender gets the others' entries only.
-        """
-        for listener in live:
-            got = [sequence for sender, sequence in stored if sender is not listener]
-            if got:
-                tx.append_audit(self._build_delivery(listener.subject, conversation_id, got[0], got[-1]))
-
-    def _build_delivery(self, subject: Subject, conversation_id: ConversationId, first: int, last: int) -> AuditEvent:
-        return AuditEvent(
-            at=self._clock.now_ms(),
-            name=EventName.MESSAGE_DELIVERED,
-            actor_user=subject.user_id,
-            actor_device=subject.device_id,
-            actor_role=subject.role,
-            object_type=ObjectType.CONVERSATION,
-            object_id=conversation_id,
-            extra={"from_index": first, "to_index": last},
-            rule="R-message-read",
-        )
-
     # --- catch-up, queues, cursors ------------------------------------------------------------
 
     async def record_handed(self, handed: Sequence[Handed]) -> None:
-        """One event for each device that gets entries which another node stored; durable on return."""
-        events = [self._build_delivery(each.subject, each.conversation_id, each.first, each.last) for each in handed]
-        if events:
-
-            def change(tx: Change) -> None:
-                for event in events:
-                    tx.append_audit(event)
-
-            await self._store.write(change)
+        """One audit row for each device that gets entries which another node stored; durable on return."""
+        now = self._clock.now_ms()
+        rows = [build_delivered(now, each.subject, each.conversation_id, each.first, each.last) for each in handed]
+        if rows:
+            await self._store.write(lambda tx: tx.append_messages(rows))
 
     async def read_after(self, subject: Subject, positions: Sequence[Position], limit: int) -> CatchUp:
         """Entries after these positions that the device may read, at most `limit`; the events are durable on return.
 
         Conversations that were not reached because of the limit are left out of `reached`.
         """
+
         asked = positions[:CONVERSATIONS_PER_READ]
         ahead = await self._restored.find_ahead(subject.device_id, {each.conversation_id: each.after for each in asked})
         asked = [each for each in asked if each.conversation_id not in ahead]
@@ -392,18 +261,15 @@ class DeliveryService:
 
         found = await self._store.read(question)
         found.ahead.update(ahead)
-        events = [
-            self._build_delivery(subject, conversation_id, first, last)
-            for conversation_id, (first, last) in found.sent.items()
-        ]
-        events += [
-            self._refuse(EventName.ACCESS_DENIED, "R-message-read", subject, name, NotFound()) for name in found.refused
-        ]
-        if events:
+        now = self._clock.now_ms()
+        rows = [build_delivered(now, subject, name, first, last) for name, (first, last) in found.sent.items()]
+        events = [self._refuse(EventName.ACCESS_DENIED, READ_RULE, subject, name, NotFound()) for name in found.refused]
+        if rows or events:
 
             def change(tx: Change) -> None:
                 for event in events:
                     tx.append_audit(event)
+                tx.append_messages(rows)
 
             await self._store.write(change)
         return found
@@ -418,15 +284,7 @@ class DeliveryService:
 
     async def acknowledge(self, device_id: DeviceId, cursors: Mapping[str, int], queue: int) -> None:
         """The device's own statement of progress; its queue items up to `queue` go."""
-        known = {ConversationId(conversation_id): sequence for conversation_id, sequence in cursors.items()}
-
-        def change(tx: Change) -> None:
-            if known:
-                tx.delivery.advance_cursors(device_id, known)
-            if queue > 0:
-                tx.delivery.delete_queue(device_id, queue)
-
-        await self._store.write(change)
+        await self._acks.add(device_id, cursors, queue)
 
 
 def _read_after(view: View, device_id: DeviceId, positions: Sequence[Position], limit: int) -> CatchUp:

@@ -9,7 +9,7 @@ from curbside.audit.checkpoint import VerifierKey
 from curbside.audit.export import Report, build_header, build_line, verify_export
 from curbside.server.store.ports import AuditView
 
-BATCH: Final = 1000
+BATCH: Final = 200
 
 
 def verify_log(audit: AuditView, key: VerifierKey, kept: Sequence[bytes] = ()) -> Report:
@@ -35,5 +35,5 @@ def _lines(audit: AuditView, key: VerifierKey) -> Iterator[bytes]:
     at = 0
     while rows := audit.read_events(at, BATCH):
         for row in rows:
-            yield build_line(row.sequence, row.event, row.leaf_hash)
+            yield build_line(row.sequence, row.event, row.leaf_hash, row.rows)
         at = rows[-1].sequence + 1

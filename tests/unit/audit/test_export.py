@@ -149,7 +149,7 @@ def test_a_rewritten_log_with_fresh_heads_is_refused_by_a_kept_checkpoint() -> N
     [
         (b"", "header_malformed"),
         (b"{}\n", "header_malformed"),
-        (HEADER.replace(b"export/1", b"export/2"), "header_malformed"),
+        (HEADER.replace(b"export/2", b"export/3"), "header_malformed"),
         (build_header(KEY, []), "no_checkpoint"),
         (build_header(KEY, [head(8, signer=OTHER)]), "checkpoint_signature"),
         (build_header(KEY, [b"nothing"]), "checkpoint_signature"),

@@ -12,6 +12,7 @@ from pymerkle import InmemoryTree
 from curbside.audit.merkle import (
     EMPTY_ROOT,
     Frontier,
+    InclusionPath,
     build_consistency_proof,
     build_inclusion_proof,
     compute_root,
@@ -114,3 +115,23 @@ def test_any_tree_proves_any_leaf(entries: list[bytes], data: st.DataObject) -> 
     leaves = [hash_leaf(entry) for entry in entries]
     index = data.draw(st.integers(0, len(leaves) - 1))
     verify_inclusion(leaves[index], index, len(leaves), build_inclusion_proof(leaves, index), compute_root(leaves))
+
+
+@pytest.mark.parametrize("size", range(1, 34))
+def test_a_proof_out_of_leaves_that_pass_by_is_the_same_proof(size: int) -> None:
+    for index in range(size):
+        path = InclusionPath(index, size)
+        for leaf in LEAVES[:size]:
+            assert path.at < size
+            path.append(leaf)
+        assert path.proof() == build_inclusion_proof(LEAVES[:size], index)
+
+
+def test_a_proof_needs_all_leaves_and_a_leaf() -> None:
+    path = InclusionPath(0, 2)
+    path.append(LEAVES[0])
+    with pytest.raises(UsageError):
+        path.proof()
+    for index in (-1, 2):
+        with pytest.raises(UsageError):
+            InclusionPath(index, 2)

@@ -13,11 +13,12 @@ from curbside.policy.access import Subject
 from curbside.server.audit_service import AuditService, parse_records
 
 
-class IndexedEvent(msgspec.Struct, frozen=True):
-    """An event and its place in the log, from 0."""
+class IndexedEvent(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An event and its place in the log, from 0. row: of a send or a delivery that shares the entry with others."""
 
     index: int
     event: AuditEvent
+    row: int | None = None
 
 
 class AuditEvents(msgspec.Struct, frozen=True):
@@ -40,9 +41,10 @@ async def list_audit_events(
     start: FromQuery[int] = 0,
     limit: FromQuery[int] = 100,
 ) -> AuditEvents:
-    """Events from index `start`, oldest first."""
+    """Events of at most `limit` entries from index `start`, oldest first; an entry may hold up to 512 messages."""
     found = parse_records(await audit.view_events(subject, start, limit))
-    return AuditEvents([IndexedEvent(*each) for each in found], found[-1][0] + 1 if found else -1)
+    events = [IndexedEvent(each.index, each.event, each.row) for each in found]
+    return AuditEvents(events, found[-1].index + 1 if found else -1)
 
 
 @get("/v1/audit/export", opt={"rule": "R-audit-export"})

@@ -1,16 +1,20 @@
-"""What an engine with one writing thread needs: the changes that wait, and the callers that hear how theirs ended."""
+"""What an engine with one writing thread needs: the changes that wait, their audit events, the callers that hear how
+theirs ended."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from curbside.audit.batch import MessageRow, build_batch, encode_row, split_batches
 from curbside.audit.events import AuditEvent
+from curbside.audit.merkle import hash_leaf
 from curbside.errors import CurbsideError, StoreUnavailable
+from curbside.server.store.records import AuditLeaf
 
 WAITING_CHANGES: Final = 20_000
 """Above this the store says it is busy instead of filling memory."""
@@ -26,16 +30,57 @@ class Job:
     outcome: Any = None
     failure: BaseException | None = None
 
-    def make_refusal(self) -> bytes | None:
-        """The event that its refusal leaves, encoded. One that cannot be made fails the caller, not the thread."""
+    def make_refusal(self) -> AuditEvent | None:
+        """The event that its refusal leaves. One that cannot be made fails the caller, not the thread."""
         if self.refusal is None or not isinstance(self.failure, CurbsideError):
             return None
         try:
-            event = self.refusal(self.failure)
-            return None if event is None else event.encode()
+            return self.refusal(self.failure)
         except Exception as error:  # noqa: BLE001  whatever it is belongs to the caller, and the writer must live
             self.failure = error
             return None
+
+
+class PendingAudit:
+    """What a transaction will leave in the audit log: its events, and messages that share leaves (audit.batch)."""
+
+    __slots__ = ("_events", "_rows")
+
+    def __init__(self) -> None:
+        self._events: list[bytes] = []
+        self._rows: list[MessageRow] = []
+
+    def append_event(self, event: AuditEvent) -> None:
+        """One leaf."""
+        self._events.append(event.encode())
+
+    def append_messages(self, rows: Iterable[MessageRow]) -> None:
+        """Rows of leaves that the whole transaction shares."""
+        self._rows.extend(rows)
+
+    def mark(self) -> tuple[int, int]:
+        """Where `undo` goes back to."""
+        return len(self._events), len(self._rows)
+
+    def undo(self, mark: tuple[int, int]) -> None:
+        """Forget what came after the mark."""
+        del self._events[mark[0] :]
+        del self._rows[mark[1] :]
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.undo((0, 0))
+
+    def take(self) -> list[AuditLeaf]:
+        """The transaction's leaves in order, and nothing is pending any more. A row that is alone is an event."""
+        events, rows = self._events, self._rows
+        self._events, self._rows = [], []
+        if len(rows) == 1:
+            events.append(encode_row(rows.pop()))
+        batches = [build_batch(part) for part in split_batches(rows)]
+        return [AuditLeaf(event, hash_leaf(event)) for event in events] + [
+            AuditLeaf(batch.event, hash_leaf(batch.event), batch.rows) for batch in batches
+        ]
 
 
 class WriteQueue:

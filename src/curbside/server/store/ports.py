@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
+from curbside.audit.batch import MessageRow
 from curbside.audit.events import AuditEvent
 from curbside.errors import CurbsideError
 from curbside.ids import BlobId, ConversationId, DeviceId, InviteId, MessageId, UserId
@@ -373,6 +374,10 @@ class Change(Protocol):
 
     def append_audit(self, event: AuditEvent) -> None:
         """The event gets the next sequence and its leaf hash when the transaction commits."""
+        ...
+
+    def append_messages(self, rows: Iterable[MessageRow]) -> None:
+        """Sends and deliveries; all of a transaction share leaves (audit.batch), after its other events, in order."""
         ...
 
 

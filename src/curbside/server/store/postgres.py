@@ -18,20 +18,21 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import CodeType
 from typing import Any, Final, TypeVar, cast
 
 import psycopg
 
+from curbside.audit.batch import MessageRow
 from curbside.audit.events import AuditEvent
 from curbside.crypto.random import random_bytes
 from curbside.crypto.secret import SecretBytes
 from curbside.errors import CurbsideError, StoreUnavailable
 from curbside.ids import encode_id
-from curbside.server.store.group_commit import Job, WriteQueue, tell_callers
+from curbside.server.store.group_commit import Job, PendingAudit, WriteQueue, tell_callers
 from curbside.server.store.ports import Change, View
-from curbside.server.store.postgres_audit import PLACED_AT_ONCE, PostgresAudit, keep_events
+from curbside.server.store.postgres_audit import PLACED_AT_ONCE, PostgresAudit, keep_leaves
 from curbside.server.store.postgres_blobs import PostgresBlobs
 from curbside.server.store.postgres_delivery import PostgresDelivery
 from curbside.server.store.postgres_identity import PostgresIdentity
@@ -64,10 +65,13 @@ class PostgresChange:
         self.identity = PostgresIdentity(session, sealer)
         self.watch = PostgresWatch(session)
         self.audit = PostgresAudit(session)
-        self.events: list[bytes] = []
+        self.pending = PendingAudit()
 
     def append_audit(self, event: AuditEvent) -> None:
-        self.events.append(event.encode())
+        self.pending.append_event(event)
+
+    def append_messages(self, rows: Iterable[MessageRow]) -> None:
+        self.pending.append_messages(rows)
 
 
 class _TransactionLostError(Exception):
@@ -169,21 +173,20 @@ class PostgresStore:
         return []
 
     def _run_transaction(self, group: Sequence[Job], alone: bool, deferred: list[Job]) -> None:
-        session, events = self._get_session(), self._change.events
+        session = self._get_session()
         session.begin(alone)
         deferred += [job for job in group if not self._run_job(session, job)]
         if len(deferred) == len(group):
             session.rollback()
             return
-        kept = len(events)
-        self._commit(session, [keep_events(events)] if events else [])
-        events.clear()
-        self._unplaced += kept
+        leaves = self._change.pending.take()
+        self._commit(session, [keep_leaves(leaves)] if leaves else [])
+        self._unplaced += len(leaves)
 
     def _run_job(self, session: Session, job: Job) -> bool:
         """Whether it was run, however it ended; not when it needs a turn that the transaction does not have."""
-        events = self._change.events
-        mark = len(events)
+        pending = self._change.pending
+        mark = pending.mark()
         job.outcome = job.failure = None
         session.begin_change()
         try:
@@ -193,7 +196,7 @@ class PostgresStore:
             error: Exception = session.asked_for_turn
         except Exception as raised:  # noqa: BLE001 - whatever it is belongs to the caller
             error = raised
-        del events[mark:]
+        pending.undo(mark)
         if session.is_lost or not session.undo_change():
             raise _TransactionLostError from error
         if session.asked_for_turn is not None or (
@@ -203,7 +206,7 @@ class PostgresStore:
             return False
         job.failure = map_failure(error)
         if (event := job.make_refusal()) is not None:
-            events.append(event)
+            pending.append_event(event)
         return True
 
     def _remember(self, job: Job, asked: TurnNeededError | None) -> None:
@@ -233,7 +236,7 @@ class PostgresStore:
 
     def _end_failed(self) -> bool:
         """Leave the failed transaction; whether its connection was lost, so that running it again may help."""
-        self._change.events.clear()
+        self._change.pending.clear()
         session = self._session
         if session is None:
             return False
@@ -273,7 +276,7 @@ class PostgresStore:
         what became of their changes.
         """
         self._is_settling = True
-        self._change.events.clear()
+        self._change.pending.clear()
         self._session = None
         tries = 0
         try:

@@ -11,14 +11,13 @@ before a transaction began stands before it.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Sequence
 from typing import Any, Final
 
 import psycopg
 
 from curbside.server.store.postgres_session import AUDIT_LOCK, LOCK_CLASS, WRITER_LOCK, Session
-from curbside.server.store.records import AuditRecord, CheckpointRecord
+from curbside.server.store.records import AuditLeaf, AuditRecord, CheckpointRecord
 
 PLACED_AT_ONCE: Final = 5000
 """Events in one step; bounds how long others wait for the lock."""
@@ -34,8 +33,8 @@ WITH first AS (
     WHERE audit_waiting.in_transaction = first.in_transaction AND audit_waiting.position = first.position
     RETURNING audit_waiting.*
 ), placed AS (
-    INSERT INTO audit_events (sequence, event, leaf_hash)
-    SELECT ({_NEXT}) + row_number() OVER (ORDER BY in_transaction, position) - 1, event, leaf_hash FROM taken
+    INSERT INTO audit_events (sequence, event, leaf_hash, rows)
+    SELECT ({_NEXT}) + row_number() OVER (ORDER BY in_transaction, position) - 1, event, leaf_hash, rows FROM taken
 )
 SELECT count(*), pg_snapshot_xmin(pg_current_snapshot())::text FROM taken"""
 
@@ -58,7 +57,7 @@ class PostgresAudit:
     def read_events(self, start: int, limit: int) -> list[AuditRecord]:
         self._see_all()
         rows = self._session.all(
-            "SELECT sequence, event, leaf_hash FROM audit_events WHERE sequence >= %s ORDER BY sequence LIMIT %s",
+            "SELECT sequence, event, leaf_hash, rows FROM audit_events WHERE sequence >= %s ORDER BY sequence LIMIT %s",
             (start, limit),
         )
         return [AuditRecord(*row) for row in rows]
@@ -136,12 +135,11 @@ class EventsWaitError(Exception):
     """There are events without a place; the question must be asked again after `place_events`."""
 
 
-def keep_events(events: Sequence[bytes]) -> tuple[str, Any]:
+def keep_leaves(leaves: Sequence[AuditLeaf]) -> tuple[str, Any]:
     """The statement with which a transaction stores its events."""
-    hashes = [hashlib.sha256(b"\x00" + event).digest() for event in events]
     return (
-        """INSERT INTO audit_waiting (in_transaction, position, event, leaf_hash)
-        SELECT pg_current_xact_id(), given.number, given.event, given.leaf_hash
-        FROM unnest(%s::bytea[], %s::bytea[]) WITH ORDINALITY AS given (event, leaf_hash, number)""",
-        (list(events), hashes),
+        """INSERT INTO audit_waiting (in_transaction, position, event, leaf_hash, rows)
+        SELECT pg_current_xact_id(), given.number, given.event, given.leaf_hash, given.rows
+        FROM unnest(%s::bytea[], %s::bytea[], %s::bytea[]) WITH ORDINALITY AS given (event, leaf_hash, rows, number)""",
+        ([leaf.event for leaf in leaves], [leaf.leaf_hash for leaf in leaves], [leaf.rows for leaf in leaves]),
     )

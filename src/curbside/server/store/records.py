@@ -1,4 +1,5 @@
-"""What goes into and comes out of the store: plain frozen records, no behaviour.
+"""What goes into and comes out of the store: plain frozen records, no behaviour. Those that every message makes anew
+are tuples, which cost a third.
 
 Times are Unix seconds unless they say milliseconds.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from curbside.ids import BlobId, ConversationId, DeviceId, InviteId, MessageId, UserId
 
@@ -38,8 +40,7 @@ class MemberRecord:
     last_sequence: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class NewEntry:
+class NewEntry(NamedTuple):
     """An entry before it has a place in the log. kind: KIND_* of wire.frames. received_at: Unix milliseconds."""
 
     kind: int
@@ -48,8 +49,7 @@ class NewEntry:
     envelope: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class EntryBatch:
+class EntryBatch(NamedTuple):
     """Entries that one conversation gets together, in this order, if it is of this epoch."""
 
     conversation_id: ConversationId
@@ -57,8 +57,7 @@ class EntryBatch:
     entries: Sequence[NewEntry]
 
 
-@dataclass(frozen=True, slots=True)
-class EntryRecord:
+class EntryRecord(NamedTuple):
     """An entry of a log. received_at: Unix milliseconds."""
 
     conversation_id: ConversationId
@@ -69,8 +68,7 @@ class EntryRecord:
     envelope: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class PlaceRecord:
+class PlaceRecord(NamedTuple):
     """Where a message id stands in a log. is_same: the envelope asked about equals the stored one."""
 
     sequence: int
@@ -207,11 +205,24 @@ class KeyPackageRecord:
 
 @dataclass(frozen=True, slots=True)
 class AuditRecord:
-    """An event in the log. sequence: from 0, gap-free. leaf_hash: SHA-256(0x00 ‖ event), RFC 9162 section 2.1.1."""
+    """An event in the log. sequence: from 0, gap-free. leaf_hash: SHA-256(0x00 ‖ event), RFC 9162 section 2.1.1.
+
+    rows: of a message.batch event, the rows it stands for (audit.batch); empty for all others.
+    """
 
     sequence: int
     event: bytes
     leaf_hash: bytes
+    rows: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditLeaf:
+    """An event before it has a place in the log; members as of AuditRecord."""
+
+    event: bytes
+    leaf_hash: bytes
+    rows: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

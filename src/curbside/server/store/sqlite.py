@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar, cast
 
 import apsw
 
+from curbside.audit.batch import MessageRow
 from curbside.audit.events import AuditEvent
 from curbside.crypto.secret import SecretBytes
 from curbside.errors import CurbsideError, StoreUnavailable
-from curbside.server.store.group_commit import Job, WriteQueue, tell_callers
+from curbside.server.store.group_commit import Job, PendingAudit, WriteQueue, tell_callers
 from curbside.server.store.ports import Change, View
 from curbside.server.store.sqlite_audit import SqliteAudit
 from curbside.server.store.sqlite_blobs import SqliteBlobs
@@ -43,10 +44,13 @@ class SqliteChange:
         self.identity = SqliteIdentity(connection)
         self.watch = SqliteWatch(connection)
         self.audit = SqliteAudit(connection)
-        self.events: list[bytes] = []
+        self.pending = PendingAudit()
 
     def append_audit(self, event: AuditEvent) -> None:
-        self.events.append(event.encode())
+        self.pending.append_event(event)
+
+    def append_messages(self, rows: Iterable[MessageRow]) -> None:
+        self.pending.append_messages(rows)
 
 
 class _TransactionLostError(Exception):
@@ -115,34 +119,36 @@ class SqliteStore:
                 job.failure = _map_failure(cause)
 
     def _run_transaction(self, group: Sequence[Job]) -> None:
-        run, events = self._connection.execute, self._change.events
+        run, change = self._connection.execute, self._change
         run("BEGIN IMMEDIATE")
+        change.delivery.begin()
         for job in group:
             self._run_job(job)
-        if events:
-            self._change.audit.append_events(events)
-            events.clear()
+        if leaves := change.pending.take():
+            change.audit.append_leaves(leaves)
         run("COMMIT")
 
     def _run_job(self, job: Job) -> None:
-        run, events = self._connection.execute, self._change.events
-        mark = len(events)
+        run, pending = self._connection.execute, self._change.pending
+        mark = pending.mark()
         job.outcome = job.failure = None
         run("SAVEPOINT change")
         try:
             job.outcome = job.change(self._change)
         except Exception as error:  # whatever it is belongs to the caller, and the writer must live
-            del events[mark:]
+            pending.undo(mark)
+            self._change.delivery.forget()
             if not self._connection.in_transaction:
                 raise _TransactionLostError from error
             run("ROLLBACK TO change")
             job.failure = _map_failure(error)
             if (event := job.make_refusal()) is not None:
-                events.append(event)
+                pending.append_event(event)
         run("RELEASE change")
 
     def _forget_transaction(self) -> None:
-        self._change.events.clear()
+        self._change.pending.clear()
+        self._change.delivery.forget()
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
 

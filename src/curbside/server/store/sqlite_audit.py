@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import apsw
 
-from curbside.server.store.records import AuditRecord, CheckpointRecord
+from curbside.server.store.records import AuditLeaf, AuditRecord, CheckpointRecord
 
 _CHECKPOINT = "size, root_hash, created_at, body"
 
@@ -24,7 +23,7 @@ class SqliteAudit:
 
     def read_events(self, start: int, limit: int) -> list[AuditRecord]:
         rows = self._run(
-            "SELECT sequence, event, leaf_hash FROM audit_events WHERE sequence >= ? ORDER BY sequence LIMIT ?",
+            "SELECT sequence, event, leaf_hash, rows FROM audit_events WHERE sequence >= ? ORDER BY sequence LIMIT ?",
             (start, limit),
         )
         return [AuditRecord(*row) for row in rows]
@@ -51,10 +50,10 @@ class SqliteAudit:
             (record.size, record.root_hash, record.created_at, record.body),
         )
 
-    def append_events(self, events: Sequence[bytes]) -> None:
+    def append_leaves(self, leaves: Sequence[AuditLeaf]) -> None:
         """Give the events their places; called by the writer once for each transaction, before it commits."""
         first = self.count_events()
-        rows = [
-            (first + number, event, hashlib.sha256(b"\x00" + event).digest()) for number, event in enumerate(events)
-        ]
-        self._connection.executemany("INSERT INTO audit_events (sequence, event, leaf_hash) VALUES (?, ?, ?)", rows)
+        self._connection.executemany(
+            "INSERT INTO audit_events (sequence, event, leaf_hash, rows) VALUES (?, ?, ?, ?)",
+            [(first + number, leaf.event, leaf.leaf_hash, leaf.rows) for number, leaf in enumerate(leaves)],
+        )

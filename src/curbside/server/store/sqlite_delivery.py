@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
 import apsw
 
@@ -18,18 +21,69 @@ from curbside.server.store.records import (
     PlaceRecord,
     QueueRecord,
 )
+from curbside.server.store.sqlite_rows import split_rows, write_values
 
-_CONVERSATION = "conversation_id, epoch, last_sequence, created_at, waiting"
+HEADS_IN_MEMORY: Final = 50_000
+
+LAST_SEQUENCE = (
+    "max(conversations.last_sequence,"
+    " coalesce((SELECT max(sequence) FROM entries WHERE conversation = conversations.number), 0))"
+)
+"""The last place taken in a conversation's log: see schema/0007."""
+_CONVERSATION = f"conversation_id, epoch, {LAST_SEQUENCE}, created_at, waiting"
 _STAY = "device_id, user_id, leaf, first_sequence, last_sequence"
 
 
+@dataclass(slots=True)
+class _Head:
+    """What appending asks of a conversation. last: the last place taken."""
+
+    number: int
+    epoch: int
+    waiting: int
+    last: int
+
+
 class SqliteDelivery:
-    """Implements DeliveryChange (and so DeliveryView) on one connection."""
+    """Implements DeliveryChange (and so DeliveryView) on one connection.
+
+    [Note: heads] The writing connection remembers where the conversations stand that it appended to. What it remembers
+    ends with a change that is undone, and with a transaction of any other connection.
+    """
 
     def __init__(self, connection: apsw.Connection) -> None:
         self._run = connection.execute
         self._run_many = connection.executemany
         self._connection = connection
+        self._heads: OrderedDict[ConversationId, _Head] = OrderedDict()
+        self._version = -1
+
+    def begin(self) -> None:
+        """A writing transaction began."""
+        version = self._connection.pragma("data_version")  # other connections' commits change it, our own do not
+        if version != self._version:
+            self._heads.clear()
+            self._version = version
+
+    def forget(self) -> None:
+        """Something was undone."""
+        self._heads.clear()
+
+    def _find_head(self, conversation_id: ConversationId) -> _Head | None:
+        head = self._heads.get(conversation_id)
+        if head is not None:
+            self._heads.move_to_end(conversation_id)
+            return head
+        row = self._run(
+            f"SELECT number, epoch, waiting, {LAST_SEQUENCE} FROM conversations WHERE conversation_id = ?",
+            (conversation_id,),
+        ).fetchone()
+        if row is None:
+            return None
+        head = self._heads[conversation_id] = _Head(*row)
+        if len(self._heads) > HEADS_IN_MEMORY:
+            self._heads.popitem(last=False)
+        return head
 
     # --- conversations ------------------------------------------------------------------------
 
@@ -41,7 +95,7 @@ class SqliteDelivery:
 
     def list_conversations(self, device_id: DeviceId) -> list[ConversationRecord]:
         rows = self._run(
-            """SELECT conversation_id, epoch, conversations.last_sequence, created_at, waiting
+            f"""SELECT {_CONVERSATION}
             FROM stays JOIN conversations ON number = conversation
             WHERE device_id = ? AND stays.last_sequence IS NULL ORDER BY number""",
             (device_id,),
@@ -58,7 +112,9 @@ class SqliteDelivery:
 
     def create_conversation(self, record: ConversationRecord, group_state: bytes) -> None:
         self._run(
-            f"INSERT OR IGNORE INTO conversations ({_CONVERSATION}, group_state) VALUES (?, ?, ?, ?, ?, ?)",
+            """INSERT OR IGNORE INTO conversations
+                (conversation_id, epoch, last_sequence, created_at, waiting, group_state)
+            VALUES (?, ?, ?, ?, ?, ?)""",
             (
                 record.conversation_id,
                 record.epoch,
@@ -76,6 +132,7 @@ class SqliteDelivery:
             "UPDATE conversations SET epoch = ?, group_state = ?, waiting = ? WHERE conversation_id = ?",
             (epoch, group_state, waiting, conversation_id),
         )
+        self._heads.pop(conversation_id, None)
         if self._connection.changes() != 1:
             raise NotFound
 
@@ -84,49 +141,58 @@ class SqliteDelivery:
     def append_entries(
         self, conversation_id: ConversationId, epoch: int, entries: Sequence[NewEntry], while_waiting: bool = False
     ) -> int:
-        row = self._run(
-            """UPDATE conversations SET last_sequence = last_sequence + ?
-            WHERE conversation_id = ? AND epoch = ? AND (waiting = 0 OR ?) RETURNING number, last_sequence""",
-            (len(entries), conversation_id, epoch, while_waiting),
-        ).fetchone()
-        if row is None:
-            record = self.find_conversation(conversation_id)
-            if record is None:
-                raise NotFound
-            if record.epoch != epoch:
-                raise EpochConflict(current_epoch=record.epoch)
-            raise PendingProposals
-        number, last = row
-        first = last - len(entries) + 1
-        rows = [
-            (number, first + i, entry.kind, entry.message_id, entry.received_at, entry.envelope)
-            for i, entry in enumerate(entries)
-        ]
-        try:
-            self._run_many("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", rows)
-        except apsw.ConstraintError as error:
-            raise DuplicateRequest from error
-        return int(first)
+        place = self._append([EntryBatch(conversation_id, epoch, entries)], while_waiting)[0]
+        if isinstance(place, CurbsideError):
+            raise place
+        return place
 
     def append_batches(self, batches: Sequence[EntryBatch]) -> list[int | CurbsideError]:
+        return self._append(batches, False)
+
+    def _append(self, batches: Sequence[EntryBatch], while_waiting: bool) -> list[int | CurbsideError]:
         places: list[int | CurbsideError] = []
-        for batch in batches:
-            try:
-                places.append(self.append_entries(batch.conversation_id, batch.epoch, batch.entries))
-            except (EpochConflict, PendingProposals, NotFound) as error:
-                places.append(error)
+        rows: list[tuple[Any, ...]] = []
+        for conversation_id, epoch, entries in batches:
+            head = self._find_head(conversation_id)
+            if head is None:
+                places.append(NotFound())
+            elif head.epoch != epoch:
+                places.append(EpochConflict(current_epoch=head.epoch))
+            elif head.waiting and not while_waiting:
+                places.append(PendingProposals())
+            else:
+                number, first = head.number, head.last + 1
+                places.append(first)
+                rows += [(number, place, *entry) for place, entry in enumerate(entries, first)]
+                head.last += len(entries)
+        try:
+            for count, values in split_rows(rows):
+                self._run(f"INSERT INTO entries VALUES {write_values(count, 6)}", values)
+        except apsw.ConstraintError as error:
+            raise DuplicateRequest from error
         return places
 
     def find_places(self, asked: Sequence[tuple[ConversationId, MessageId, bytes]]) -> list[PlaceRecord | None]:
-        return [self.find_place(*each) for each in asked]
+        found: dict[tuple[str, bytes], tuple[int, int, bytes]] = {}
+        for count, values in split_rows([(name, message_id) for name, message_id, _ in asked]):
+            rows = self._run(
+                f"""WITH asked (name, id) AS (VALUES {write_values(count, 2)})
+                SELECT name, id, sequence, received_at_ms, envelope FROM asked
+                CROSS JOIN conversations ON conversation_id = name
+                CROSS JOIN entries ON conversation = number AND message_id = id""",
+                values,
+            )
+            found.update({(row[0], row[1]): row[2:] for row in rows})
+        if not found:
+            return [None] * len(asked)
+        places = [found.get((name, message_id)) for name, message_id, _ in asked]
+        return [
+            PlaceRecord(place[0], place[1], place[2] == each[2]) if place else None
+            for place, each in zip(places, asked, strict=True)
+        ]
 
     def find_place(self, conversation_id: ConversationId, message_id: MessageId, envelope: bytes) -> PlaceRecord | None:
-        row = self._run(
-            """SELECT sequence, received_at_ms, envelope = ? FROM entries
-            WHERE conversation = (SELECT number FROM conversations WHERE conversation_id = ?) AND message_id = ?""",
-            (envelope, conversation_id, message_id),
-        ).fetchone()
-        return PlaceRecord(row[0], row[1], bool(row[2])) if row else None
+        return self.find_places([(conversation_id, message_id, envelope)])[0]
 
     def read_entries(
         self, conversation_id: ConversationId, after: int, through: int, limit: int, most_bytes: int = 1 << 30
@@ -223,8 +289,8 @@ class SqliteDelivery:
 
     def advance_cursors(self, device_id: DeviceId, cursors: Mapping[ConversationId, int]) -> None:
         self._run_many(
-            """INSERT INTO cursors (device_id, conversation, sequence)
-            SELECT ?1, number, min(?3, last_sequence) FROM conversations WHERE conversation_id = ?2
+            f"""INSERT INTO cursors (device_id, conversation, sequence)
+            SELECT ?1, number, min(?3, {LAST_SEQUENCE}) FROM conversations WHERE conversation_id = ?2
               AND EXISTS (SELECT 1 FROM stays WHERE device_id = ?1 AND conversation = number)
             ON CONFLICT DO UPDATE SET sequence = max(sequence, excluded.sequence)""",
             [(device_id, conversation_id, sequence) for conversation_id, sequence in cursors.items()],

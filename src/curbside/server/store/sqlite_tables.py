@@ -14,11 +14,13 @@ from curbside.crypto.secret import SecretBytes
 from curbside.errors import ConfigError, IntegrityError
 from curbside.server.store.ports import Change
 from curbside.server.store.sqlite import SqliteChange
+from curbside.server.store.sqlite_delivery import LAST_SEQUENCE
 from curbside.server.store.sqlite_open import map_engine_error, migrate, open_connection
 from curbside.server.store.tables import Kind, Row, Schema, Table, sort_tables
 
 _KINDS: Final[dict[str, Kind]] = {"INTEGER": "integer", "TEXT": "text", "BLOB": "bytes"}
 _BATCH: Final = 2000
+_COMPUTED: Final = {("conversations", "last_sequence"): LAST_SEQUENCE}
 
 
 class SqliteSnapshot:
@@ -44,7 +46,7 @@ class SqliteSnapshot:
 
     def read_rows_above(self, table: Table, place: int, limit: int) -> list[tuple[int, Row]]:
         """At most `limit` rows of a table with rowids above `place`, by rowid, each with it."""
-        columns = _column_list(table)
+        columns = _read_list(table)
         found = self._connection.execute(
             f'SELECT rowid, {columns} FROM "{table.name}" WHERE rowid > ? ORDER BY rowid LIMIT ?', (place, limit)
         )
@@ -53,7 +55,7 @@ class SqliteSnapshot:
     def read_rows_by_key(self, table: Table) -> Iterator[Row]:
         """All rows, by the bytes of their key."""
         order = ", ".join(f'"{name}" COLLATE BINARY' for name in table.key)
-        return _select(self._connection, f'SELECT {_column_list(table)} FROM "{table.name}" ORDER BY {order}')
+        return _select(self._connection, f'SELECT {_read_list(table)} FROM "{table.name}" ORDER BY {order}')
 
     def count_rows_through(self, table: Table, place: int) -> int:
         """Rows with a rowid of at most `place`."""
@@ -219,7 +221,7 @@ def _find_unique(connection: apsw.Connection, name: str) -> tuple[str, ...]:
 
 
 def _read_rows(connection: apsw.Connection, table: Table) -> Iterator[Row]:
-    return _select(connection, f'SELECT {_column_list(table)} FROM "{table.name}" NOT INDEXED')
+    return _select(connection, f'SELECT {_read_list(table)} FROM "{table.name}" NOT INDEXED')
 
 
 def _select(connection: apsw.Connection, statement: str) -> Iterator[Row]:
@@ -239,3 +241,8 @@ def _read_counters(connection: apsw.Connection) -> dict[str, int]:
 
 def _column_list(table: Table) -> str:
     return ", ".join(f'"{name}"' for name in table.columns)
+
+
+def _read_list(table: Table) -> str:
+    """The columns as they are to be read: with what the engine computes."""
+    return ", ".join(_COMPUTED.get((table.name, name), f'"{name}"') for name in table.columns)

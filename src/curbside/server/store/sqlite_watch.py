@@ -8,6 +8,7 @@ import apsw
 
 from curbside.ids import ConversationId, DeviceId
 from curbside.server.store.records import ConversationRecord
+from curbside.server.store.sqlite_delivery import LAST_SEQUENCE
 
 
 class SqliteWatch:
@@ -22,7 +23,7 @@ class SqliteWatch:
         found: dict[ConversationId, ConversationRecord] = {}
         for conversation_id in conversation_ids:
             row = self._run(
-                """SELECT conversation_id, epoch, last_sequence, created_at, waiting FROM conversations
+                f"""SELECT conversation_id, epoch, {LAST_SEQUENCE}, created_at, waiting FROM conversations
                 WHERE conversation_id = ?""",
                 (conversation_id,),
             ).fetchone()
