@@ -17,7 +17,16 @@ from urllib.parse import urlencode
 
 from curbside.client import account, media
 from curbside.client.connection import Connection
-from curbside.client.effects import Arrived, Changed, CommitSettled, Effect, Joined, Notice
+from curbside.client.effects import (
+    Arrived,
+    Changed,
+    CommitSettled,
+    Effect,
+    Joined,
+    Notice,
+    SendFrame,
+    Signalled,
+)
 from curbside.client.engine import Engine
 from curbside.client.groups import Groups
 from curbside.client.network import Internet, Network
@@ -33,7 +42,7 @@ from curbside.ids import ConversationId, DeviceId, UserId, decode_base64url, dec
 from curbside.mls.group import CommitRequest
 from curbside.mls.public import verify_key_package
 from curbside.policy.chain import VerifiedDevice
-from curbside.wire import bodies, content
+from curbside.wire import bodies, content, frames
 from curbside.wire.group_policy import make_direct_policy, make_group_policy
 
 COMMIT_TRIES = 5
@@ -73,12 +82,17 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Event:
-    """Something happened. message: with kind "message" and "delivery"; error: with "notice"."""
+    """Something happened. message: with kind "message" and "delivery"; error: with "notice".
 
-    kind: Literal["message", "delivery", "joined", "changed", "notice"]
+    user_id, seconds: with "typing" and "presence", who, and for how long it may be believed; 0: it is over.
+    """
+
+    kind: Literal["message", "delivery", "joined", "changed", "notice", "typing", "presence"]
     conversation: ConversationId | None = None
     message: Message | None = None
     error: CurbsideError | None = None
+    user_id: UserId | None = None
+    seconds: float = 0.0
 
 
 class Device:
@@ -274,6 +288,18 @@ class Device:
         """Tell the others that everything here was read."""
         await self.connection.carry_out(self.engine.mark_read(ConversationId(conversation), self.transport.now_ms()))
 
+    async def show_typing(self, conversation: str, *, is_typing: bool = True) -> None:
+        """Tell the others that somebody types here; repeat it every 4 seconds while it lasts. Lost when offline."""
+        await self._signal(conversation, frames.SIGNAL_TYPING if is_typing else frames.SIGNAL_STOPPED)
+
+    async def show_presence(self, conversation: str, *, is_here: bool = True) -> None:
+        """Tell the others that somebody looks at this conversation; repeat it every 20 seconds. Lost when offline."""
+        await self._signal(conversation, frames.SIGNAL_HERE if is_here else frames.SIGNAL_AWAY)
+
+    async def _signal(self, conversation: str, kind: int) -> None:
+        self.vault.rows.get_conversation(conversation)
+        await self.connection.carry_out([SendFrame(frames.Signal(conversation, kind))])
+
     async def wait_until_sent(self, message_id: str, seconds: float = 30.0) -> Message:
         """The message once the server has it.
 
@@ -305,7 +331,7 @@ class Device:
     async def open_attachment(self, message_id: str, index: int = 0) -> bytes:
         """The bytes of an attachment: fetched, checked against the message's hash, opened. A picture is drawn anew.
 
-        Raises: NotFound, Malformed (no blob's id), BlobCorrupt, PeerUnavailable.
+        Raises: NotFound, Malformed (no blob's id), BlobCorrupt, PeerUnavailable, StoreUnavailable.
         """
         found = self.message(message_id).attachments
         if index >= len(found):
@@ -316,10 +342,9 @@ class Device:
         blob_id = part.url.removeprefix(content.BLOB_SCHEME)
         decode_id(blob_id)  # it becomes part of a path
         ciphertext = self.vault.rows.find_attachment(blob_id)
-        if ciphertext is None:
-            ciphertext = await self.connection.download(blob_id)
-            if stream_aead.hash_file(ciphertext) != part.content_hash:
-                raise BlobCorrupt("the file is not the one that was sent")
+        # What is kept may be of another message that named the same blob.
+        if ciphertext is None or stream_aead.hash_file(ciphertext) != part.content_hash:
+            ciphertext = await self.connection.download(blob_id, part.content_hash)
             with self.vault.transaction() as rows:
                 rows.save_attachment(blob_id, ciphertext, self.transport.now_ms())
         plain = await asyncio.to_thread(stream_aead.open_bytes, SecretBytes(part.key), part.size, ciphertext)
@@ -476,6 +501,9 @@ class Device:
                 return Event("delivery", conversation, self.message(message))
             case Joined(conversation):
                 return Event("joined", conversation)
+            case Signalled(conversation, user_id, kind, lasts):
+                is_typing = kind in (frames.SIGNAL_TYPING, frames.SIGNAL_STOPPED)
+                return Event("typing" if is_typing else "presence", conversation, user_id=user_id, seconds=lasts / 1000)
             case Notice(conversation, error):
                 return Event("notice", conversation, None, error)
             case _:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from curbside.errors import CurbsideError
-from curbside.ids import ConversationId
+from curbside.ids import ConversationId, UserId
 from curbside.wire import bodies, frames
 
 
@@ -66,6 +66,19 @@ class Joined:
 
 
 @dataclass(frozen=True)
+class Signalled:
+    """A member is typing, or is there; kept nowhere. kind: SIGNAL_*. lasts: milliseconds, 0 when it is over.
+
+    The server says so; unlike a message it is not signed.
+    """
+
+    conversation: ConversationId
+    user_id: UserId
+    kind: int
+    lasts: int
+
+
+@dataclass(frozen=True)
 class Notice:
     """Something was refused; for the person to see. conversation: None when it is about none."""
 
@@ -82,5 +95,15 @@ class Retry:
 
 
 Effect = (
-    SendFrame | PostCommit | Arrived | Changed | CommitSettled | AcknowledgeSoon | CaughtUp | Joined | Notice | Retry
+    SendFrame
+    | PostCommit
+    | Arrived
+    | Changed
+    | CommitSettled
+    | AcknowledgeSoon
+    | CaughtUp
+    | Joined
+    | Signalled
+    | Notice
+    | Retry
 )

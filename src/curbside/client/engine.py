@@ -19,6 +19,7 @@ from curbside.client.effects import (
     PostCommit,
     Retry,
     SendFrame,
+    Signalled,
 )
 from curbside.client.groups import Groups
 from curbside.client.outbox import HEALED_BY_SYNC, Outbox
@@ -41,6 +42,7 @@ from curbside.wire import bodies, content, frames
 from curbside.wire.group_policy import GroupPolicy
 
 DAY = 86_400
+LONGEST_SIGNAL_MS = 60_000
 LAST_RESORT_RENEWED_SECONDS = 30 * DAY
 KEY_PACKAGES_FORGOTTEN_SECONDS = 120 * DAY
 """Beyond their life (groups.py) and the time that a Welcome may be on its way."""
@@ -104,6 +106,8 @@ class Engine:
                 return self._stored(frame, now_ms)
             case frames.Refused():
                 return self._refused(frame)
+            case frames.Signals():
+                return self._signals(frame)
             case frames.CaughtUp():
                 self._is_caught_up = True
                 return [CaughtUp(), *self._release(self.vault.rows.conversations_waiting(), now_ms)]
@@ -119,6 +123,19 @@ class Engine:
         if not (self._is_caught_up and self.sync.has_news):
             return []
         return [SendFrame(self.sync.acknowledgement())]
+
+    def _signals(self, frame: frames.Signals) -> list[Effect]:
+        """Those of members; the server could say anything."""
+        effects: list[Effect] = []
+        for item in frame.items:
+            conversation = ConversationId(item.conversation)
+            row = self.vault.rows.find_conversation(conversation)
+            if row is None or row.alarm or item.user_id == self.me:
+                continue
+            if item.user_id in self.groups.people(conversation):
+                lasts = min(max(0, item.lasts), LONGEST_SIGNAL_MS)
+                effects.append(Signalled(conversation, UserId(item.user_id), item.kind, lasts))
+        return effects
 
     def _stored(self, frame: frames.Stored, now_ms: int) -> list[Effect]:
         touched: dict[ConversationId, None] = {}

@@ -40,8 +40,12 @@ class NatsSettings:
         """The addresses. Raises: ConfigError, without any part of them."""
         found = [each.strip() for each in self.addresses.reveal().decode("utf-8", "replace").split(",")]
         for address in found:
-            parts = urlsplit(address)
-            if parts.scheme not in _SCHEMES or not parts.hostname:
+            try:
+                parts = urlsplit(address)
+                is_address = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
+            except ValueError:
+                is_address = False
+            if not is_address:
                 raise ConfigError("bus.nats must be addresses such as nats://127.0.0.1:4222, separated by commas")
             if parts.scheme == "nats" and parts.password and parts.hostname not in _NEAR:
                 raise ConfigError("bus.nats: a password goes to another machine under tls:// only")

@@ -102,6 +102,8 @@ export class Engine {
         return [...(await this.#stored(frame)), ...this.#acknowledge()];
       case "refused":
         return this.#refused(frame);
+      case "signals": // who types and who is there: not shown
+        return [];
       case "caught_up":
         this.#isCaughtUp = true;
         return [
