@@ -152,12 +152,12 @@ class FrameReader:
         if not payload:
             return Notice(Kind.CLOSE, code=_NO_CODE)
         code = int.from_bytes(payload[:2], "big")
-        if len(payload) == 1 or (code not in _CODES and code not in _OWN_CODES):
-            return _BROKEN
         try:
             payload[2:].decode()
         except UnicodeDecodeError:
             return Notice(Kind.BROKEN, code=BAD_TEXT)
+        if len(payload) == 1 or (code not in _CODES and code not in _OWN_CODES):
+            return _BROKEN
         return Notice(Kind.CLOSE, code=code)
 
 
