@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "receive": "Show messages, and follow new ones.",
     "audit": "Export, verify and show the audit log.",
     "backup": "Make, verify and restore backups.",
+    "migrate": "Move to PostgreSQL while the server runs.",
     "completion": "Print the completion script for a shell.",
 }
 EPILOG: Final = """\b

@@ -26,7 +26,8 @@ from curbside.server.store.ports import Change, IdentityView, Store
 
 SENDER_IDENTITY: Final = b"curbside delivery service"
 """Identity in the basic credential of the delivery service as external sender."""
-_AUTHORITY: Final = "organization.authority_certificate"
+AUTHORITY: Final = "organization.authority_certificate"
+"""Setting: the organisation authority's certificate, DER."""
 _OPAQUE: Final = "identity.opaque_setup"
 _SENDER: Final = "delivery.sender_key"
 _AUDIT: Final = "audit.signing_key"
@@ -75,7 +76,7 @@ async def prepare_keys(store: Store, authority_certificate: bytes | None) -> Ser
 
 def find_audit_key(identity: IdentityView) -> VerifierKey | None:
     """The audit key's public half, if the store has keys already."""
-    signing, authority = identity.find_setting(_AUDIT), identity.find_setting(_AUTHORITY)
+    signing, authority = identity.find_setting(_AUDIT), identity.find_setting(AUTHORITY)
     if signing is None or authority is None:
         return None
     return build_audit_key(_parse(authority), Signer("ed25519", SecretBytes(signing)))
@@ -88,14 +89,14 @@ def build_audit_key(authority: Certificate, audit: Signer) -> VerifierKey:
 
 
 def _load_or_make(tx: Change, given: bytes | None) -> ServerKeys:
-    held = tx.identity.find_setting(_AUTHORITY)
+    held = tx.identity.find_setting(AUTHORITY)
     if held is None and given is None:
         raise ConfigError("authority_certificate must be set for the first start")
     if held is not None and given is not None and held != given:
         raise ConfigError("the database belongs to another organisation than the authority certificate")
     authority = _parse(held or given or b"")
     if held is None:
-        tx.identity.put_setting(_AUTHORITY, authority.raw)
+        tx.identity.put_setting(AUTHORITY, authority.raw)
     return ServerKeys(
         authority=authority,
         opaque_setup=SecretBytes(_keep(tx, _OPAQUE, lambda: make_server_setup().reveal())),

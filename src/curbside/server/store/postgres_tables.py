@@ -19,6 +19,8 @@ from curbside.server.store.postgres_sealing import KEY_CHECK, SEALED_COLUMNS, Se
 from curbside.server.store.postgres_session import LOCK_CLASS, SCHEMA_LOCK, Session, map_postgres_error
 from curbside.server.store.tables import Kind, Row, Schema, Table, Value, sort_tables
 
+MOVE_TABLE: Final = "curbside_move"
+"""Where a move from the embedded engine notes how far it is; see postgres_move."""
 ENGINE_TABLES: Final = frozenset({"schema_versions", "writers", "audit_waiting"})
 """What this engine keeps about itself, and the audit events that wait for their place: none, in a snapshot."""
 _KINDS: Final[dict[str, Kind]] = {"bigint": "integer", "boolean": "integer", "text": "text", "bytea": "bytes"}
@@ -64,6 +66,24 @@ class PostgresTables:
                     copy.write_row(self.seal(table, row))
         except psycopg.errors.IntegrityError as error:
             raise IntegrityError(f"rows of {table.name} do not fit the table") from error
+        except psycopg.Error as error:
+            raise map_postgres_error(error) from error
+
+    def find_rows(self, table: Table, key: Sequence[str], rows: Sequence[Row]) -> list[Row]:
+        """Those of the table's rows whose key is one of these rows'."""
+        places = table.places(key)
+        arrays = [[row[place] for row in rows] for place in places]
+        types = [self._types[table.name][place] for place in places]
+        given = sql.SQL(", ").join(sql.SQL("%s::{}[]").format(sql.SQL(name)) for name in types)
+        query = sql.SQL("SELECT {} FROM {} WHERE ({}) IN (SELECT * FROM unnest({}))").format(
+            sql.SQL(", ").join(map(sql.Identifier, table.columns)),
+            sql.Identifier(table.name),
+            sql.SQL(", ").join(map(sql.Identifier, key)),
+            given,
+        )
+        try:
+            cursor = self._session.connection.cursor(binary=True)
+            return [self._open(table, row) for row in cursor.execute(query, arrays).fetchall()]
         except psycopg.Error as error:
             raise map_postgres_error(error) from error
 
@@ -206,16 +226,30 @@ class PostgresSnapshot:
         self.schema = Schema("postgres", int(row[0]) if row else 0)
 
     def read_rows(self, table: Table) -> Iterator[Row]:
-        return self._content.read_rows(table)
+        yield from self._content.read_rows(table)
+        if table.name == "audit_events":
+            yield from self._read_waiting(table)
 
     def count_rows(self, table: Table) -> int:
-        return self._content.count_rows(table)
+        count = self._content.count_rows(table)
+        if table.name == "audit_events":
+            row = self._session.one("SELECT count(*) FROM audit_waiting")
+            count += int(row[0]) if row else 0
+        return count
 
     def read_counters(self) -> dict[str, int]:
         return self._content.read_counters()
 
     def close(self) -> None:
         self._session.close()
+
+    def _read_waiting(self, table: Table) -> Iterator[Row]:
+        row = self._session.one("SELECT coalesce(max(sequence) + 1, 0) FROM audit_events")
+        first = int(row[0]) if row else 0
+        waiting = self._session.all("SELECT event, leaf_hash FROM audit_waiting ORDER BY in_transaction, position")
+        for number, (event, leaf_hash) in enumerate(waiting):
+            values = {"sequence": first + number, "event": event, "leaf_hash": leaf_hash}
+            yield tuple(values[name] for name in table.columns)
 
 
 class PostgresTarget:
