@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from curbside.client import account
+from curbside.client.attachments import download_attachment
 from curbside.client.effects import AcknowledgeSoon, CaughtUp, Effect, Joined, Notice, PostCommit, Retry, SendFrame
 from curbside.client.engine import Engine
 from curbside.client.rows import UploadRow
@@ -17,7 +18,6 @@ from curbside.crypto.kdf import compute_hash
 from curbside.crypto.random import random_bytes
 from curbside.crypto.secret import SecretBytes
 from curbside.errors import (
-    BlobCorrupt,
     CurbsideError,
     DeviceRevoked,
     NotAuthenticated,
@@ -288,31 +288,10 @@ class Connection:
 
     # --- attachments down ----------------------------------------------------------------------
 
-    async def download(self, blob_id: str) -> bytes:
-        """The ciphertext of a blob, in pieces that are asked for again when the connection breaks.
-
-        Raises: NotFound, PeerUnavailable, BlobCorrupt (the pieces do not fit together).
-        """
+    async def download(self, blob_id: str, content_hash: bytes) -> bytes:
+        """See attachments.download_attachment; waits for the sign-in."""
         await self.wait_signed_in()
-        held = bytearray()
-        total = -1
-        failures = 0
-        while total < 0 or len(held) < total:
-            wanted = f"bytes={len(held)}-{len(held) + limits.BLOB_CHUNK_BYTES - 1}"
-            try:
-                response = await self._transport.request("GET", f"/v1/blobs/{blob_id}", headers={"range": wanted})
-            except PeerUnavailable:
-                failures += 1
-                if failures > UPLOAD_TRIES:
-                    raise
-                await asyncio.sleep(FIRST_WAIT * 2**failures)
-                continue
-            declared = response.headers.get("content-range", "").rpartition("/")[2]
-            total = int(declared) if declared.isdigit() else len(response.content)
-            if total > limits.BLOB_BYTES or not response.content:
-                raise BlobCorrupt("the server's answer does not fit the file")
-            held += response.content
-        return bytes(held)
+        return await download_attachment(self._transport, blob_id, content_hash)
 
 
 def place_blob(message: content.Message, blob_id: str) -> content.Message:

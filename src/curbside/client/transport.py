@@ -108,6 +108,24 @@ class Transport:
             return response
         raise UsageError()
 
+    async def fetch(self, url: str, first: int, last: int) -> bytes:
+        """Bytes first to last (included) from another place than the server, which is told nothing of us.
+
+        Raises: PeerUnavailable, also when the answer is not these bytes.
+        """
+        asked = {"range": f"bytes={first}-{last}", "accept-encoding": "identity"}
+        parts = urlsplit(url)
+        try:
+            async with (
+                self._network.open_http(f"{parts.scheme}://{parts.netloc}") as client,
+                client.stream("GET", url, headers=asked) as response,
+            ):
+                if response.status_code != 206 or int(response.headers.get("content-length", -1)) != last - first + 1:
+                    raise PeerUnavailable
+                return await response.aread()
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+            raise PeerUnavailable from error
+
     def _proof_headers(self, method: str, path: str) -> dict[str, str]:
         token = self.session.token if self.session else None
         htu = self.server + urlsplit(path).path

@@ -89,6 +89,30 @@ export class Transport {
     return response;
   }
 
+  /**
+   * Bytes first to last (included) from another place than the server, which is told nothing of us.
+   * Throws `peer_unavailable`, also when the answer is not these bytes.
+   */
+  async fetch(url: string, first: number, last: number): Promise<Uint8Array> {
+    try {
+      const response = await fetch(url, {
+        headers: { range: `bytes=${first}-${last}` },
+        signal: AbortSignal.timeout(REQUEST_MS),
+        cache: "no-store",
+        credentials: "omit",
+        redirect: "error",
+        referrerPolicy: "no-referrer",
+      });
+      const size = last - first + 1;
+      if (response.status !== 206 || Number(response.headers.get("content-length")) !== size) throw new TypeError();
+      const piece = new Uint8Array(await response.arrayBuffer());
+      if (piece.length !== size) throw new TypeError();
+      return piece;
+    } catch {
+      throw new CurbsideError("peer_unavailable");
+    }
+  }
+
   /** A proof for the stream, by the clock that its challenge told. */
   async streamProof(nonce: Uint8Array, serverTimeMs: number): Promise<{ token: string; proof: string }> {
     const token = this.session?.token;
