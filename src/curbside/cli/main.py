@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "audit": "Export, verify and show the audit log.",
     "backup": "Make, verify and restore backups.",
     "migrate": "Move to PostgreSQL while the server runs.",
+    "doctor": "Check the whole installation, and say what to do.",
     "completion": "Print the completion script for a shell.",
 }
 EPILOG: Final = """\b

@@ -159,6 +159,7 @@ class _Run:
         writer = self._open_writer(staging, key)
         try:
             self._fill(writer)
+            writer.upgrade()
             log = self._check_log(writer)
             self._restore_blobs(staging / DATA / "blobs")
             _write(staging / CHECKPOINTS, b"".join(list_checkpoints(writer.change.audit)))
@@ -226,7 +227,9 @@ class _Run:
         change = writer.change
         numbered = [table.name for table in writer.tables if table.counter is not None]
         writer.set_counters({name: self._body.counters.get(name, 0) + SKIPPED_NUMBERS for name in numbered})
-        change.identity.end_expired(_FOREVER)
+        change.identity.take_expired_sessions(_FOREVER, _FOREVER)
+        change.identity.take_expired_signins(_FOREVER, _FOREVER)
+        change.identity.delete_expired_proofs(_FOREVER)
         _reset_uploads(change, self._clock.now())
         by_name = {table.name: table for table in writer.tables}
         ends = {

@@ -20,7 +20,13 @@ from curbside.errors import ConfigError, CurbsideError, IntegrityError
 from curbside.server.store.postgres_open import PostgresSettings, claim_database, list_postgres_migrations
 from curbside.server.store.postgres_sealing import Sealer, check_key
 from curbside.server.store.postgres_session import LOCK_CLASS, SCHEMA_LOCK, Session, map_postgres_error
-from curbside.server.store.postgres_tables import MOVE_TABLE, PostgresTables, check_empty, open_patient_session
+from curbside.server.store.postgres_tables import (
+    MOVE_TABLE,
+    PostgresTables,
+    apply_steps,
+    check_empty,
+    open_patient_session,
+)
 from curbside.server.store.tables import Row, RowSum, Table, encode_row
 
 UNFINISHED: Final = 2**31 - 1
@@ -167,9 +173,7 @@ def open_move(settings: PostgresSettings, key: SecretBytes, source: bytes) -> Po
 
 
 def _make(session: Session, sealer: Sealer, source: bytes) -> None:
-    for number, step in enumerate(list_postgres_migrations(), start=1):
-        session.script(step)
-        session.script(f"INSERT INTO schema_versions (version) VALUES ({number})")
+    apply_steps(session, 0, len(list_postgres_migrations()))
     session.script(f"INSERT INTO schema_versions (version) VALUES ({UNFINISHED})")
     PostgresTables(session, sealer).clear()
     session.script(_MAKE)

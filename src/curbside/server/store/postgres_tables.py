@@ -255,9 +255,10 @@ class PostgresSnapshot:
 class PostgresTarget:
     """Implements TableWriter, in one transaction that makes the schema too. Made by `create_postgres_target`."""
 
-    def __init__(self, session: Session, sealer: Sealer) -> None:
+    def __init__(self, session: Session, sealer: Sealer, version: int) -> None:
         self._session = session
         self._sealer = sealer
+        self._version = version
         self._content = PostgresTables(session, sealer)
         self._change = PostgresChange(session, sealer)
         self.tables = self._content.tables
@@ -272,6 +273,14 @@ class PostgresTarget:
 
     def read_rows(self, table: Table) -> Iterator[Row]:
         return self._content.read_rows(table)
+
+    def upgrade(self) -> None:
+        try:
+            apply_steps(self._session, self._version, len(list_postgres_migrations()))
+            self._content = PostgresTables(self._session, self._sealer)
+        except psycopg.Error as error:
+            raise map_postgres_error(error) from error
+        self.tables = self._content.tables
 
     def set_counters(self, counters: Mapping[str, int]) -> None:
         self._content.set_counters(counters)
@@ -341,10 +350,8 @@ def create_postgres_target(settings: PostgresSettings, key: SecretBytes, version
         session.begin()
         session.script(f"SELECT pg_advisory_xact_lock({LOCK_CLASS}, {SCHEMA_LOCK})")
         check_empty(session)
-        for number, step in enumerate(steps[:wanted], start=1):
-            session.script(step)
-            session.script(f"INSERT INTO schema_versions (version) VALUES ({number})")
-        return PostgresTarget(session, sealer)
+        apply_steps(session, 0, wanted)
+        return PostgresTarget(session, sealer, wanted)
     except psycopg.Error as error:
         session.close()
         raise map_postgres_error(error) from error
@@ -358,6 +365,13 @@ def check_empty(session: Session) -> None:
     row = session.one("SELECT count(*) FROM pg_tables WHERE schemaname = current_schema()")
     if row is None or row[0]:
         raise ConfigError("the database is not empty; give an empty one")
+
+
+def apply_steps(session: Session, after: int, through: int) -> None:
+    """Run the schema files with numbers after + 1 to through, in the present transaction."""
+    for number, step in enumerate(list_postgres_migrations()[after:through], start=after + 1):
+        session.script(step)
+        session.script(f"INSERT INTO schema_versions (version) VALUES ({number})")
 
 
 def _match(table: Table) -> sql.Composed:

@@ -64,10 +64,10 @@ class SqliteSnapshot:
     def find_damage(self) -> str:
         """What the engine's own check finds wrong; "" when nothing is."""
         try:
-            found = str(self._connection.pragma("quick_check(1)"))
+            found = self._connection.execute("PRAGMA quick_check(1)").get
         except apsw.Error as error:
             return map_engine_error(error).detail
-        return "" if found == "ok" else found
+        return "" if found == "ok" else "its pages contradict one another"
 
     def close(self) -> None:
         self._connection.close()
@@ -101,6 +101,16 @@ class SqliteTarget:
 
     def read_rows(self, table: Table) -> Iterator[Row]:
         return _read_rows(self._get(), table)
+
+    def upgrade(self) -> None:
+        connection = self._get()
+        try:
+            connection.execute("COMMIT")
+            migrate(connection)
+            connection.execute("BEGIN IMMEDIATE")
+        except apsw.Error as error:
+            raise map_engine_error(error) from error
+        self.tables = list_sqlite_tables(connection)
 
     def set_counters(self, counters: Mapping[str, int]) -> None:
         connection = self._get()

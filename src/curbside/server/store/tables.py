@@ -98,6 +98,10 @@ class TableWriter(Protocol):
 
     def read_rows(self, table: Table) -> Iterator[Row]: ...
 
+    def upgrade(self) -> None:
+        """Bring the schema, and what was written, to this program's version."""
+        ...
+
     def set_counters(self, counters: Mapping[str, int]) -> None:
         """Numbers that are given from now on are above these."""
         ...
