@@ -21,7 +21,7 @@ from curbside.crypto.x509 import make_enrolment
 from curbside.ids import InviteId, UserId, decode_base64url, encode_base64url, encode_id
 from curbside.policy.validator import OrganizationValidator
 from curbside.server.app import Services, build_services
-from curbside.server.config import load_config
+from curbside.server.config import Limits, load_config
 from curbside.server.database import open_store
 from curbside.server.keys import prepare_keys
 from curbside.server.metrics import Metrics
@@ -29,9 +29,9 @@ from curbside.server.organization import InitRequest, init_organization, open_au
 from curbside.wire import bodies
 
 UNBOUND = {
-    f"CURBSIDE_LIMITS_{what}_{which}": "1000000"
-    for what in ("SENDS", "REQUESTS", "ATTEMPTS", "CONNECTS")
-    for which in ("PER_SECOND", "BURST")
+    f"CURBSIDE_LIMITS_{name.upper()}": "1000000"
+    for name in Limits.__struct_fields__
+    if name.endswith(("_per_second", "_burst"))
 }
 """The rates that protect a server from one client are not what is measured."""
 AT_ONCE = 64
@@ -45,7 +45,7 @@ def free_port() -> int:
 
 
 class Organization:
-    """Made in an empty folder. Enrol people first, then start the nodes.
+    """Made in an empty folder, or what is there. Enrol people first, then start the nodes.
 
     settings: more of the server's CURBSIDE_ variables. nodes: how many processes serve it, each with an origin of its
     own; more than one need a database that they share.
@@ -60,6 +60,8 @@ class Organization:
         request = InitRequest(folder, "Sankt Elsewhere", self.url, None, port=ports[0])
         self._made = init_organization(request, self.clock)
         self._settings = {**UNBOUND, **(settings or {}), "CURBSIDE_PUBLIC_URLS": " ".join(self.urls)}
+        if nodes > 1:
+            self._settings["CURBSIDE_BLOBS_FOLDER"] = str(folder / "blobs")
         self.authority = open_authority(self._made.authority_key_file, None)
         self.network = Internet()
         self.validator: OrganizationValidator
@@ -69,9 +71,7 @@ class Organization:
     def _make_node(self, number: int, port: int) -> ServedProcess:
         own = {"CURBSIDE_PORT": str(port), "CURBSIDE_LOG_LEVEL": "error"}
         if number:
-            first = load_config(self._made.config_file, {})
-            own["CURBSIDE_AUTHORITY_CERTIFICATE"] = str(first.authority_path)
-            own["CURBSIDE_BLOBS_FOLDER"] = str(first.blobs_path)
+            own["CURBSIDE_AUTHORITY_CERTIFICATE"] = str(self._made.authority_certificate_file)
             own["CURBSIDE_DATA_FOLDER"] = str(self.folder / f"node-{number}")
         command = [sys.executable, "-m", "curbside", "serve", "--folder", str(self.folder)]
         return ServedProcess(command, port, "/v1/health/ready", {**os.environ, **self._settings, **own})

@@ -4,27 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from enrolment import Newcomer
 
-from bench.organization import Organization
 from bench.wire import Credentials, RawStream
+from curbside.client.network import Network
 from curbside.client.transport import Transport
+from curbside.clock import Clock
 from curbside.crypto.random import random_bytes
 from curbside.ids import UserId, decode_base64url, encode_base64url, encode_id
 from curbside.mls.group import CommitRequest, Group, GroupSettings, OwnLeaf
 from curbside.mls.nodes import CREDENTIAL_X509, Capabilities, Credential
+from curbside.policy.validator import OrganizationValidator
 from curbside.wire import bodies
 from curbside.wire.group_policy import GROUP_POLICY, GroupPolicy, make_direct_policy, make_group_policy
 
 SETTINGS = GroupSettings(private_handshakes=False)
 
 
+class Place(Protocol):
+    """Where people are: the server's address, and what is pinned at sign-up."""
+
+    url: str
+    validator: OrganizationValidator
+
+    @property
+    def clock(self) -> Clock: ...
+
+    @property
+    def network(self) -> Network: ...
+
+
 @dataclass
 class Person:
     """Somebody with one device and an open session."""
 
-    organization: Organization
+    organization: Place
     newcomer: Newcomer
     _transport: Transport | None = field(default=None, init=False)
 
@@ -43,9 +59,10 @@ class Person:
         return self._transport
 
     async def close(self) -> None:
-        """Hang up."""
+        """Hang up; the next request connects again."""
         if self._transport is not None:
             await self._transport.close()
+            self._transport = None
 
     async def connect(self) -> RawStream:
         """A stream of this person's device."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import socket
@@ -21,7 +22,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 class Part(Protocol):
     """One program of a backend: a node of the server, its database, its bus."""
 
-    def start(self) -> None:
+    def start(self) -> object:
         """Start, and wait until it answers. Raises: RuntimeError when it does not."""
         ...
 
@@ -52,7 +53,9 @@ class ServedProcess:
         """Start; the seconds until the first answer. Raises: RuntimeError when there is none."""
         began = time.perf_counter()
         with on_core(SERVER_CORE):
-            self._process = subprocess.Popen(self._command, env=self.environment, stdout=log)
+            self._process = subprocess.Popen(
+                self._command, env=self.environment, stdout=log, preexec_fn=_end_with_parent
+            )
         while not self._answers():
             if self._process.poll() is not None or time.perf_counter() - began > START_SECONDS:
                 raise RuntimeError(f"did not start: {' '.join(self._command)}")
@@ -125,6 +128,11 @@ def core_busy_seconds(core: int) -> float:
             user, nice, system, _, _, *rest = (int(field) for field in line.split()[1:9])
             return (user + nice + system + sum(rest)) / _TICKS
     raise RuntimeError(f"there is no core {core}")
+
+
+def _end_with_parent() -> None:
+    """A measurement that is killed leaves no server behind (prctl PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 # --- processes ----------------------------------------------------------------------------------

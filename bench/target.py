@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import sysconfig
 import time
+import urllib.request
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,13 +23,14 @@ from curbside.crypto.sign import generate_signature_key
 from curbside.ids import UserId, decode_id, encode_id
 from curbside.mls.group import Group
 
-RELAY, EMBEDDED, POSTGRES = "relay", "embedded", "postgres"
-BACKENDS = (RELAY, EMBEDDED, POSTGRES)
+RELAY, EMBEDDED, POSTGRES, CLUSTER = "relay", "embedded", "postgres", "cluster"
+BACKENDS = (RELAY, EMBEDDED, POSTGRES, CLUSTER)
 """The relay is no backend of ours but the reference that the others are compared with."""
 DURABILITY = {
     RELAY: "one file, fdatasync before the acknowledgement; for all that waits at once; nothing else is kept",
     EMBEDDED: "encrypted SQLite, WAL, synchronous=FULL: entry and audit events in one fsync before the acknowledgement",
     POSTGRES: "PostgreSQL, synchronous_commit=on, fsync=on: entry and audit events in one commit before it",
+    CLUSTER: "two nodes on one PostgreSQL, as above; NATS carries news between the nodes and is not asked to keep any",
 }
 
 
@@ -48,6 +52,24 @@ class Conversation:
         return decode_id(self.id)
 
 
+class Bus(ServedProcess):
+    """A NATS server that keeps nothing."""
+
+    def __init__(self, port: int, watch_port: int) -> None:
+        program = Path(sysconfig.get_path("scripts")) / "nats-server"
+        command = [str(program), "--addr", "127.0.0.1", "--port", str(port), "--http_port", str(watch_port)]
+        command += ["--log", os.devnull]
+        super().__init__(command, watch_port, "/healthz", dict(os.environ))
+        self.address = f"127.0.0.1:{port}"
+        self._watch = f"http://127.0.0.1:{watch_port}/varz"
+
+    def count_messages(self) -> tuple[int, int]:
+        """Messages and bytes that came in so far."""
+        with urllib.request.urlopen(self._watch, timeout=5) as answer:
+            found = json.load(answer)
+        return int(found["in_msgs"]), int(found["in_bytes"])
+
+
 @dataclass
 class Target:
     """A backend with people in conversations. parts: its programs, in the order of their start.
@@ -62,6 +84,7 @@ class Target:
     folder: Path
     conversations: list[Conversation] = field(default_factory=list)
     database: Database | None = None
+    bus: Bus | None = None
 
     async def connect(self, place: int) -> RawStream:
         """The stream of somebody's device."""
@@ -127,25 +150,33 @@ async def open_target(name: str, folder: Path, count: int, groups: Sequence[Sequ
 @asynccontextmanager
 async def _open_curbside(name: str, folder: Path, count: int, groups: Sequence[Sequence[int]]) -> AsyncIterator[Target]:
     database = None if name == EMBEDDED else Database()
+    bus = _make_bus() if name == CLUSTER else None
+    engines: list[Part] = [each for each in (database, bus) if each is not None]
+    settings = {} if database is None else {"CURBSIDE_DATABASE_URL": database.url}
+    if bus is not None:
+        settings["CURBSIDE_BUS_NATS"] = f"nats://{bus.address}"
+    parts = engines
     try:
-        settings = {"CURBSIDE_DATABASE_URL": database.url} if database is not None else {}
-        organization = Organization(folder, settings)
-        if database is not None:
-            database.start()
+        organization = Organization(folder, settings, nodes=2 if name == CLUSTER else 1)
+        parts = [*engines, *organization.nodes]
+        for engine in engines:
+            engine.start()
         people = [Person(organization, each) for each in await organization.enrol(count)]
-        parts: list[Part] = [*([database] if database is not None else []), *organization.nodes]
         target = Target(name, organization.urls, parts, [each.credentials for each in people], folder)
-        target.database = database
+        target.database, target.bus = database, bus
         for node in organization.nodes:
             node.start()
-        try:
-            await _begin_all(target, people, groups)
-            yield target
-        finally:
-            target.stop()
+        await _begin_all(target, people, groups)
+        yield target
     finally:
+        for part in reversed(parts):
+            part.stop()
         if database is not None:
             database.remove()
+
+
+def _make_bus() -> Bus:
+    return Bus(free_port(), free_port())
 
 
 async def _begin_all(target: Target, people: Sequence[Person], groups: Sequence[Sequence[int]]) -> None:
