@@ -20,6 +20,7 @@ from curbside.mls.codec import u64, vector
 from curbside.policy.validator import OrganizationValidator
 from curbside.wire import bodies, frames
 
+READ_SECONDS = 60.0
 WINDOW = 24
 """Messages of one sender that wait for their answer."""
 GONE = (ConnectionClosed, InvalidHandshake, OSError, TimeoutError, AssertionError)
@@ -150,7 +151,17 @@ class Load:
         return cls(server, senders, people[0], appended.sequence + 1, ledger)
 
     async def read_log(self) -> list[tuple[int, bytes]]:
-        """The whole log as a member reads it."""
+        """The whole log as a member reads it, as soon as there is a server that shows it."""
+        deadline = asyncio.get_running_loop().time() + READ_SECONDS
+        while True:
+            try:
+                return await self._read_once()
+            except GONE:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+                await asyncio.sleep(0.1)
+
+    async def _read_once(self) -> list[tuple[int, bytes]]:
         wire = await Wire.open(self.reader)
         try:
             found = await wire.sync({self.senders[0].conversation: self.first - 1})

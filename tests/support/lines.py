@@ -37,6 +37,8 @@ class Line:
         self._keeps = keeps
         self._upstream = 0
         self._is_cut = False
+        self._flows = asyncio.Event()
+        self._flows.set()
         self._open: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="line", daemon=True)
@@ -53,9 +55,14 @@ class Line:
         self._is_cut = True
         self._call(self._drop())
 
+    def stall(self) -> None:
+        """Nothing gets through and nobody hears why: connections stay open, as when a cable is pulled."""
+        self._loop.call_soon_threadsafe(self._flows.clear)
+
     def mend(self) -> None:
-        """Connections are accepted again."""
+        """Connections are accepted again; what was held up goes on."""
         self._is_cut = False
+        self._loop.call_soon_threadsafe(self._flows.set)
 
     def close(self) -> None:
         """Hang up for good."""
@@ -110,6 +117,7 @@ class Line:
         while piece := await reader.read(PIECE):
             if self._keeps:
                 kept += piece
+            await self._flows.wait()
             writer.write(piece)
             await writer.drain()
         with contextlib.suppress(OSError):
