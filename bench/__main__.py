@@ -9,7 +9,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from bench import client, crash, delivery, idle, mls
+from bench import client, crash, delivery, idle, mls, restore
 from bench.figures import Figure, draw_table, write_json
 from bench.plan import Plan
 from bench.process import load_pinned
@@ -25,8 +25,9 @@ WORKS: dict[str, Work] = {
     "catch-up": delivery.measure_catch_up,
     "idle": idle.measure_idle,
     "crash": crash.measure_crash,
+    "restore": restore.measure_restore,
 }
-UNPINNED = {"mls", "client"}
+UNPINNED = {"mls", "client", "restore"}
 """Works whose load is itself what is measured."""
 RESULTS = Path(__file__).resolve().parent / "results" / "latest.json"
 EXAMPLES = """examples:
