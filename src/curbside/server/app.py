@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, Final, cast
 
 import uvicorn
+from litestar import Litestar
 from litestar.handlers import HTTPRouteHandler
 from structlog.typing import FilteringBoundLogger
 from uvicorn.server import ServerState
@@ -29,6 +30,7 @@ from curbside.policy.access import Role, Subject
 from curbside.policy.validator import OrganizationValidator
 from curbside.server.audit_service import AuditService, AuditSettings
 from curbside.server.blob_opening import open_blob_store
+from curbside.server.blob_store import INSTALLATION
 from curbside.server.blob_sweep import BlobSweep
 from curbside.server.blobs import BlobService
 from curbside.server.config import Config
@@ -57,7 +59,11 @@ from curbside.server.sessions import SessionService, SessionSettings
 from curbside.server.sockets import Socket, Speaker
 from curbside.server.store.ports import Store
 from curbside.server.stream import StreamEndpoint, StreamParts
+from curbside.server.telemetry import open_telemetry
+from curbside.server.traced import trace_blobs, trace_store
+from curbside.server.tracing import NO_TRACING, Tracing
 from curbside.server.turned_away import TurnedAway
+from curbside.server.vitals import VitalSigns
 from curbside.server.web import WebClient
 from curbside.server.websocket import READ_BYTES, WebSocketParts, WebSocketProtocol
 from curbside.server.websocket_asgi import serve_websocket
@@ -102,7 +108,11 @@ class CurbsideApp:
         self._routes = tuple(routes)
         self._log = build_logger(config.log_level)
         self._metrics = Metrics()
-        self._gateway = Gateway(GatewayParts(config, WebClient(config.static_folder), clock, self._metrics, self._log))
+        self._telemetry = open_telemetry(config.telemetry, self._metrics, self._log)
+        tracing = self._telemetry.tracing
+        self._gateway = Gateway(
+            GatewayParts(config, WebClient(config.static_folder), clock, self._metrics, self._log, tracing)
+        )
         self._answers = ErrorAnswers(self._log, self._gateway.turned_away)
         self._exit = AsyncExitStack()
         self._sweepers: list[asyncio.Task[None]] = []
@@ -127,12 +137,17 @@ class CurbsideApp:
         self.config.data_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._exit.enter_context(lock_data_folder(self.config.data_folder))
         try:
-            store = open_store(self.config)
+            store = trace_store(open_store(self.config), self._telemetry.tracing)
             self._exit.push_async_callback(store.close)
             keys = await prepare_keys(store, _read_authority(self.config))
-            self.services = build_services(self.config, store, keys, self._clock, self._metrics, self._log)
+            self.services = build_services(
+                self.config, store, keys, self._clock, self._metrics, self._log, self._telemetry.tracing
+            )
             given = list_given(self.services, self.config, self._clock, self._gateway.turned_away)
-            self._gateway.routes = cast("Any", build_routes(self._routes, given, self._answers))
+            self._open_routes(build_routes(self._routes, given, self._answers))
+            self._gateway.look = build_vital_signs(self.services, self._clock, self._metrics).refresh
+            self._telemetry.start(self._gateway.look)
+            self._exit.push_async_callback(self._telemetry.close)
             self.services.delivery.start()
             self.services.nodes.start()
             await self.services.audit.check()
@@ -146,6 +161,10 @@ class CurbsideApp:
             asyncio.create_task(self._sweep_blobs(self.services), name="blob sweeper"),
         ]
         self._log.info(LogEvent.SERVER_STARTED, port=self.config.port)
+
+    def _open_routes(self, routes: Litestar) -> None:
+        self._gateway.templates = frozenset(route.path_format for route in routes.routes)
+        self._gateway.routes = cast("Any", routes)
 
     async def give_notice(self) -> None:
         """Not ready from now on, so that a proxy sends nobody new; everything is still served for a while."""
@@ -174,7 +193,7 @@ class CurbsideApp:
         await self._gateway.turned_away.write(services.store)
         await services.audit.record_lifecycle(EventName.APP_STOPPED, curbside.__version__)
         await services.audit.make_checkpoint()
-        self.services, self._gateway.routes = None, None
+        self.services, self._gateway.routes, self._gateway.look = None, None, None
         await self._exit.aclose()
         self._log.info(LogEvent.SERVER_STOPPED)
 
@@ -234,7 +253,13 @@ def create_app(config: Config, clock: Clock | None = None, routes: Sequence[HTTP
 
 
 def build_services(
-    config: Config, store: Store, keys: ServerKeys, clock: Clock, metrics: Metrics, log: FilteringBoundLogger
+    config: Config,
+    store: Store,
+    keys: ServerKeys,
+    clock: Clock,
+    metrics: Metrics,
+    log: FilteringBoundLogger,
+    tracing: Tracing = NO_TRACING,
 ) -> Services:
     """All services, wired to one another."""
     suites = frozenset(config.suites)
@@ -242,12 +267,12 @@ def build_services(
     sessions = SessionService(store, clock, build_session_settings(config))
     verifier = KeyPackageVerifier(clock, validator, suites)
     fanout = Fanout()
-    objects = open_blob_store(config)
+    objects = trace_blobs(open_blob_store(config), tracing)
     opener = MlsGroups(validator, keys.sender)
     cache = GroupCache(store, opener)
     delivery = DeliveryService(store, cache, fanout, clock, metrics)
     presence = build_presence(config, fanout, cache, clock)
-    nodes = build_nodes(NodeWiring(config, store, fanout, cache, delivery, presence, metrics, log))
+    nodes = build_nodes(NodeWiring(config, store, fanout, cache, delivery, presence, metrics, log, tracing))
     service = ConversationService(store, opener, cache, fanout, clock, config.limits.conversations)
     sessions.on_session_ended.append(lambda who: fanout.end_device(who.subject.device_id, NotAuthenticated()))
     revoking = DeviceService(store, clock)
@@ -266,7 +291,7 @@ def build_services(
         delivery=delivery,
         blobs=BlobService(store, objects, clock, config),
         blob_sweep=BlobSweep(store, objects, clock, config.blobs.orphan_seconds),
-        health=HealthService(store, clock, nodes.describe),
+        health=HealthService(store, clock, nodes.describe, lambda: objects.find(INSTALLATION)),
         fanout=fanout,
         nodes=nodes,
         stream=StreamEndpoint(StreamParts(config, sessions, delivery, presence, fanout, clock, metrics, log)),
@@ -290,6 +315,11 @@ def list_given(services: Services, config: Config, clock: Clock, turned_away: Tu
         "blobs": services.blobs,
         "health": services.health,
     }
+
+
+def build_vital_signs(services: Services, clock: Clock, metrics: Metrics) -> VitalSigns:
+    """What is looked up when somebody asks for the counts."""
+    return VitalSigns(services.store, services.delivery, services.fanout, services.health, clock, metrics)
 
 
 def build_session_settings(config: Config) -> SessionSettings:

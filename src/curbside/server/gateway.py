@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Final
 
 from structlog.typing import FilteringBoundLogger
@@ -37,6 +38,18 @@ from curbside.server.metrics_access import MetricsAccess
 from curbside.server.origins import find_header, find_origin, is_foreign
 from curbside.server.problems import encode_problem
 from curbside.server.sessions import hash_token
+from curbside.server.tracing import (
+    NO_TRACING,
+    UNMATCHED,
+    Attribute,
+    RequestId,
+    Route,
+    Span,
+    SpanName,
+    Tracing,
+    find_parent,
+    find_route,
+)
 from curbside.server.turned_away import TurnedAway
 from curbside.server.web import WebClient
 from curbside.wire import limits as sizes
@@ -55,6 +68,9 @@ HANDLER_SECONDS: Final = 120.0
 _ATTEMPTS: Final = ("/v1/signin/", "/v1/signup/", "/v1/invites")
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _NO_STORE: Final = (b"cache-control", b"no-store")
+_WEB: Final = Route("web")
+_METRICS: Final = Route(METRICS)
+_STATUSES: Final = frozenset(HTTPStatus)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +82,15 @@ class GatewayParts:
     clock: Clock
     metrics: Metrics
     log: FilteringBoundLogger
+    tracing: Tracing = NO_TRACING
 
 
 class Gateway:
-    """Calls `routes` for the API once they are there; until then it answers store_unavailable."""
+    """Calls `routes` for the API once they are there; until then it answers store_unavailable.
+
+    look: brings the gauges up to date before they are shown. templates: of the routes, which alone are named in counts
+    and traces; a path never is.
+    """
 
     def __init__(self, parts: GatewayParts) -> None:
         self._parts = parts
@@ -81,12 +102,20 @@ class Gateway:
         self._security = build_security_headers(
             parts.config.public_urls, parts.config.is_https, parts.config.blobs.links_origin
         )
-        self.turned_away = TurnedAway(clock)
+        self.turned_away = TurnedAway(clock, parts.metrics)
         self.routes: App | None = None
+        self.templates: frozenset[str] = frozenset()
+        self.look: Callable[[], Awaitable[None]] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = _Exchange(encode_base64url(random_bytes(16)), send, self._security, scope["path"].startswith(API))
         scope.setdefault("state", {})["request_id"] = exchange.request_id
+        tracing = self._parts.tracing
+        parent = find_parent(scope) if tracing.is_on and self._addresses.is_from_proxy(scope) else ""
+        with tracing.span(SpanName.REQUEST, parent) as span:
+            await self._serve(scope, receive, exchange, span)
+
+    async def _serve(self, scope: Scope, receive: Receive, exchange: _Exchange, span: Span) -> None:
         began = time.perf_counter()
         failure: BaseException | None = None
         try:
@@ -104,20 +133,42 @@ class Gateway:
             self._parts.log.error(LogEvent.REQUEST_FAILED, place=find_place(error), request=exchange.request_id)
             await exchange.send_problem(UsageError())
         finally:
-            self._count(scope, exchange, failure)
-            self._parts.log.info(
-                LogEvent.REQUEST,
-                method=_word(scope["method"]),
-                status=exchange.status,
-                code=find_code(failure),
-                ms=round((time.perf_counter() - began) * 1000, 1),
-                request=exchange.request_id,
-            )
+            self._count(scope, exchange)
+            self._tell(scope, exchange, failure, time.perf_counter() - began, span)
+
+    def _tell(
+        self, scope: Scope, exchange: _Exchange, failure: BaseException | None, seconds: float, span: Span
+    ) -> None:
+        """How it ended: to the counts, the log and the trace."""
+        metrics, method = self._parts.metrics, _word(scope["method"])
+        route = exchange.route if exchange.route is not UNMATCHED else find_route(scope, self.templates)
+        metrics.requests.labels(route, _name_status(exchange.status)).inc()
+        metrics.request_seconds.observe(seconds)
+        if failure is not None:
+            span.put(Attribute.CODE, find_code(failure))
+            if exchange.status >= 500:
+                span.fail(failure)
+        span.put(Attribute.METHOD, method)
+        span.put(Attribute.ROUTE, route)
+        span.put(Attribute.STATUS, exchange.status)
+        span.put(Attribute.REQUEST, RequestId(exchange.request_id))
+        self._parts.log.info(
+            LogEvent.REQUEST,
+            method=method,
+            status=exchange.status,
+            code=find_code(failure),
+            ms=round(seconds * 1000, 1),
+            request=exchange.request_id,
+        )
 
     async def _answer(self, scope: Scope, receive: Receive, exchange: _Exchange) -> None:
         config, path = self._parts.config, scope["path"]
         if path == METRICS and self._metrics_access.is_allowed(scope):
-            await exchange.send_whole(200, [(b"content-type", b"text/plain; version=0.0.4")], self._metrics())
+            exchange.route = _METRICS
+            if self.look is not None:
+                await self.look()
+            shown = self._parts.metrics.render()
+            await exchange.send_whole(200, [(b"content-type", b"text/plain; version=0.0.4")], shown)
             return
         if not path.startswith(HEALTH):
             find_origin(scope, config.public_urls)
@@ -135,6 +186,7 @@ class Gateway:
         answer = self._parts.web.find(scope) if scope["method"] in ("GET", "HEAD") else None
         if answer is None:
             raise NotFound
+        exchange.route = _WEB
         await exchange.send_whole(answer.status, answer.headers, answer.body)
 
     def _check_api(self, scope: Scope) -> None:
@@ -153,16 +205,13 @@ class Gateway:
             self._requests.check(address)
             self._requests.take("token " + hash_token(token).hex())  # as long as a peer likes, and kept
 
-    def _count(self, scope: Scope, exchange: _Exchange, failure: BaseException | None) -> None:
-        self._parts.metrics.requests.labels(f"{exchange.status // 100}xx").inc()
+    def _count(self, scope: Scope, exchange: _Exchange) -> None:
+        """Made-up tokens cost the address that showed them."""
         if exchange.status == 401 and find_token(scope) is not None:
             try:
                 self._requests.take(self._addresses.find(scope))
             except TooMany:
                 return
-
-    def _metrics(self) -> bytes:
-        return self._parts.metrics.render()
 
     def _limit_body(self, receive: Receive, exchange: _Exchange) -> Receive:
         """A body within its limit, each part of it in time. Past either, the connection is of no more use."""
@@ -216,6 +265,7 @@ class _Exchange:
     def __init__(self, request_id: str, send: Send, security: Headers, is_api: bool) -> None:
         self.request_id = request_id
         self.status = 0
+        self.route = UNMATCHED
         self.must_close = False
         self._send = send
         self._security = security
@@ -249,6 +299,10 @@ class _Exchange:
         if self.must_close:
             kept.append((b"connection", b"close"))
         return [*kept, *self._security, (b"x-request-id", self.request_id.encode())]
+
+
+def _name_status(status: int) -> str:
+    return str(status) if status in _STATUSES else "none"
 
 
 def _word(method: str) -> Method:

@@ -40,6 +40,9 @@ class LogEvent(StrEnum):
     BUS_FAILED = "bus.failed"
     WATCH_FAILED = "watch.failed"
     SWEPT = "sweep.done"
+    TELEMETRY_HEARD = "telemetry.heard"
+    TELEMETRY_LOST = "telemetry.lost"
+    TELEMETRY_FAILED = "telemetry.failed"
     BLOBS_DAMAGED = "blobs.damaged"
 
 

@@ -19,6 +19,8 @@ from curbside.server.metrics import Metrics
 from curbside.server.nodes import Nodes, NodesParts
 from curbside.server.presence import PresenceService, PresenceSettings
 from curbside.server.store.ports import Store
+from curbside.server.traced import trace_bus
+from curbside.server.tracing import NO_TRACING, Tracing
 from curbside.server.watch import StoreWatch, WatchParts, WatchSettings
 
 
@@ -49,6 +51,7 @@ class NodeWiring:
     presence: PresenceService
     metrics: Metrics
     log: FilteringBoundLogger
+    tracing: Tracing = NO_TRACING
 
 
 def build_nodes(wiring: NodeWiring) -> Nodes:
@@ -57,5 +60,5 @@ def build_nodes(wiring: NodeWiring) -> Nodes:
     metrics, log = wiring.metrics, wiring.log
     settings = WatchSettings(config.bus.sweep_seconds, config.bus.poll_seconds)
     watch = StoreWatch(WatchParts(wiring.store, fanout, cache, metrics, log, settings))
-    bus = build_bus(config, metrics, log)
+    bus = trace_bus(build_bus(config, metrics, log), wiring.tracing)
     return Nodes(NodesParts(bus, fanout, cache, wiring.delivery, watch, wiring.presence, metrics, log))

@@ -12,6 +12,7 @@ from typing import Final
 from curbside.audit.events import AuditEvent, EventName, Outcome
 from curbside.clock import Clock
 from curbside.errors import AccessError, CurbsideError, InvalidMessage, LimitError, TooLarge
+from curbside.server.metrics import Metrics
 from curbside.server.store.ports import Change, Store
 
 KINDS: Final = 64
@@ -21,8 +22,9 @@ KINDS: Final = 64
 class TurnedAway:
     """Counts refusals by kind."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, metrics: Metrics) -> None:
         self._clock = clock
+        self._metrics = metrics
         self._counts: Counter[tuple[EventName, str]] = Counter()
 
     def count(self, error: CurbsideError) -> None:
@@ -36,6 +38,7 @@ class TurnedAway:
                 name = EventName.ACCESS_DENIED
             case _:
                 return
+        self._metrics.turned_away.labels(type(error).code).inc()
         kind = (name, type(error).code)
         if kind in self._counts or len(self._counts) < KINDS:
             self._counts[kind] += 1
