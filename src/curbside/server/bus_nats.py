@@ -73,6 +73,26 @@ class NatsParts:
     log: FilteringBoundLogger
 
 
+class _StrictClient(Client):
+    """The library's client, which would go on in the clear when a server under tls:// says that it has no TLS, and
+    would wait for a server that does not read any more."""
+
+    def __init__(self, is_tls: bool) -> None:
+        super().__init__()
+        self._is_tls = is_tls
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        if self._is_tls and initial_connection and not info.get("tls_required"):
+            raise nats.errors.Error("the server offers no TLS")
+        await super()._process_info(info, initial_connection)
+
+    def abort(self) -> None:
+        """Hang up without a word."""
+        writer = getattr(self._transport, "_bare_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+
+
 class NatsBus:
     """Implements Bus."""
 
@@ -87,6 +107,7 @@ class NatsBus:
         self._outgoing: list[BusMessage] = []
         self._changed = asyncio.Event()
         self._filled = asyncio.Event()
+        self._client: Client | None = None
         self._is_up = False
         self._is_closing = False
         self._task: asyncio.Task[None] | None = None
@@ -128,7 +149,7 @@ class NatsBus:
         """One connection after another, until `close`."""
         tries = 0
         while not self._is_closing:
-            client = Client()
+            client = _StrictClient(self._parts.settings.is_tls)
             try:
                 await asyncio.wait_for(self._connect(client), CONNECT_SECONDS)
                 tries = 0
@@ -136,15 +157,20 @@ class NatsBus:
             except _FAILURES as error:
                 self._parts.log.warning(LogEvent.BUS_LOST, place=find_place(error))
             finally:
-                self._is_up = False
-                self._parts.metrics.bus_up.set(0)
-                self._subscribed.clear()
-                self._outgoing.clear()
+                self._forget_connection()
+                client.abort()
                 with contextlib.suppress(*_FAILURES):
                     await asyncio.wait_for(client.close(), CLOSE_SECONDS)
             if not self._is_closing:
                 await asyncio.sleep(WAITS[min(tries, len(WAITS) - 1)] * (0.5 + random_bytes(1)[0] / 256))
                 tries += 1
+
+    def _forget_connection(self) -> None:
+        self._client = None
+        self._is_up = False
+        self._parts.metrics.bus_up.set(0)
+        self._subscribed.clear()
+        self._outgoing.clear()
 
     async def _connect(self, client: Client) -> None:
         settings = self._parts.settings
@@ -161,8 +187,9 @@ class NatsBus:
             **settings.make_credentials(),
         )
 
-    async def _serve(self, client: Client) -> None:
+    async def _serve(self, client: _StrictClient) -> None:
         """Carry messages until the connection ends or is closed."""
+        self._client = client
         await client.subscribe(f"{self._prefix}.d.*", cb=self._receive, **_LIMITS)
         await client.subscribe(f"{self._prefix}.n", cb=self._receive, **_LIMITS)
         self._changed.set()
@@ -173,8 +200,11 @@ class NatsBus:
             for task in done:
                 task.result()
         finally:
+            self._forget_connection()
+            if not self._is_closing:
+                client.abort()
             keeping.cancel()
-            sending.cancel()
+            sending.cancel()  # the library may swallow this; then it notices that the connection is gone
             await asyncio.gather(keeping, sending, return_exceptions=True)
 
     async def _keep(self, client: Client) -> None:
@@ -215,6 +245,8 @@ class NatsBus:
             self._filled.clear()
             waiting, self._outgoing = self._outgoing, []
             for message in merge_entries(waiting):
+                if self._client is not client:
+                    raise nats.errors.ConnectionClosedError
                 if client.pending_data_size > UNSENT_BYTES:
                     metrics.bus_dropped.inc()
                     continue

@@ -47,13 +47,20 @@ class NatsSettings:
                 is_address = False
             if not is_address:
                 raise ConfigError("bus.nats must be addresses such as nats://127.0.0.1:4222, separated by commas")
+            if parts.scheme != urlsplit(found[0]).scheme:
+                raise ConfigError("bus.nats: either all addresses are tls:// or none is")
             if parts.scheme == "nats" and parts.password and parts.hostname not in _NEAR:
                 raise ConfigError("bus.nats: a password goes to another machine under tls:// only")
         return found
 
+    @property
+    def is_tls(self) -> bool:
+        """Whether the connection must be under TLS. Raises: ConfigError."""
+        return self.list_servers()[0].startswith("tls://")
+
     def make_tls(self) -> ssl.SSLContext | None:
-        """The context of tls:// addresses; None when there is none. Raises: ConfigError."""
-        if not any(each.startswith("tls://") for each in self.list_servers()):
+        """The context of tls:// addresses; None for nats://. Raises: ConfigError."""
+        if not self.is_tls:
             return None
         try:
             context = ssl.create_default_context(cafile=str(self.ca) if self.ca else None)

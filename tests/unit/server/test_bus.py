@@ -86,12 +86,25 @@ def test_messages_come_back_as_they_were() -> None:
 
 
 def test_settings_that_cannot_work_are_refused() -> None:
-    for bad in ("http://x", "127.0.0.1:4222", "nats://", "nats://[", "nats://x:y", "nats://far.example,ws://x", "nats://u:secret@far.example"):
+    for bad in (
+        "http://x",
+        "127.0.0.1:4222",
+        "nats://",
+        "nats://[",
+        "tls://x,nats://localhost",
+        "nats://x:y",
+        "nats://far.example,ws://x",
+        "nats://u:secret@far.example",
+    ):
         with pytest.raises(ConfigError) as refused:
             NatsSettings(SecretBytes(bad.encode())).check()
         assert "secret" not in refused.value.detail
         assert "far" not in refused.value.detail
-    for good in ("nats://127.0.0.1:4222", "nats://u:p@localhost:4222, tls://far.example:4222", "tls://u:p@far.example"):
+    for good in (
+        "nats://127.0.0.1:4222",
+        "nats://u:p@localhost:4222, nats://far.example:4222",
+        "tls://u:p@far.example",
+    ):
         NatsSettings(SecretBytes(good.encode())).check()
     assert "p@ss" not in repr(NatsSettings(SecretBytes(b"nats://u:p@ss@x")))
     for wrong in (
