@@ -305,6 +305,20 @@ async def test_one_server_a_database_and_tools_beside_it(settings: PostgresSetti
     await open_postgres_store(alone, KEY).close()
 
 
+async def test_servers_share_a_database_that_none_has_alone(settings: PostgresSettings) -> None:
+    alone, shared = PostgresSettings(settings.url, is_alone=True), PostgresSettings(settings.url, is_shared=True)
+    stores = [open_postgres_store(shared, KEY) for _ in range(3)]
+    for refused in (lambda: open_postgres_store(alone, KEY), lambda: rotate_sealing_key(settings, KEY, OTHER_KEY)):
+        with pytest.raises(StoreUnavailable, match="another server"):
+            refused()
+    for store in stores:
+        await store.close()
+    store = open_postgres_store(alone, KEY)
+    with pytest.raises(StoreUnavailable, match="another server"):
+        open_postgres_store(shared, KEY)
+    await store.close()
+
+
 # --- errors ---------------------------------------------------------------------------------------
 
 
@@ -478,6 +492,8 @@ def read_columns(texts: list[str], types: tuple[str, ...]) -> dict[str, list[str
         if words[:2] == ["CREATE", "TABLE"]:
             table = words[2]
             found[table] = []
+        elif words[:2] == ["ALTER", "TABLE"]:
+            table = words[2]
         elif len(words) > 1 and words[1] in types:
             assert " -- " in line, line
             found[table].append(words[0])

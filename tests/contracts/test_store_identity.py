@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 from test_store import ENGINES, new_id
 
+from curbside.crypto.random import random_bytes
 from curbside.errors import DuplicateRequest
 from curbside.ids import ConversationId, DeviceId, InviteId, UserId
 from curbside.server.store.ports import Change, Store
@@ -156,9 +157,13 @@ async def test_sessions_sign_ins_and_proofs_end(store: Store) -> None:
     await store.write(change)
     assert await store.write(lambda tx: tx.identity.use_proof(b"proof", 10))
     assert not await store.write(lambda tx: tx.identity.use_proof(b"proof", 10))
-    assert await store.read(lambda view: view.identity.list_expired_sessions(10, 9)) == sessions[:1]
-    assert await store.read(lambda view: view.identity.list_expired_signins(10, 9)) == signins[:1]
-    await store.write(lambda tx: tx.identity.end_expired(10))
+    assert await store.write(lambda tx: tx.identity.take_expired_sessions(9, 9)) == []
+    assert await store.write(lambda tx: tx.identity.take_expired_sessions(10, 9)) == sessions[:1]
+    assert await store.write(lambda tx: tx.identity.take_expired_sessions(10, 9)) == []
+    assert await store.write(lambda tx: tx.identity.take_expired_signins(10, 9)) == signins[:1]
+    await store.write(lambda tx: tx.identity.delete_expired_proofs(9))
+    assert not await store.write(lambda tx: tx.identity.use_proof(b"proof", 10))
+    await store.write(lambda tx: tx.identity.delete_expired_proofs(10))
     assert await store.write(lambda tx: tx.identity.take_signin(signins[0].signin_id)) is None
     assert await store.write(lambda tx: tx.identity.take_signin(signins[1].signin_id)) == signins[1]
     assert await store.write(lambda tx: tx.identity.take_signin(signins[1].signin_id)) is None
@@ -169,6 +174,23 @@ async def test_sessions_sign_ins_and_proofs_end(store: Store) -> None:
         for session in sessions
     ]
     assert left == [None, None, sessions[2]]
+
+
+async def test_what_is_over_is_taken_by_one_caller_and_a_part_at_a_time(store: Store) -> None:
+    person, phone = await enrol(store)
+    ended = [SessionRecord(random_bytes(32), person.user_id, phone.device_id, 1, 5) for _ in range(40)]
+
+    def add(tx: Change) -> None:
+        for session in ended:
+            tx.identity.add_session(session)
+
+    await store.write(add)
+    parts = await asyncio.gather(
+        *(store.write(lambda tx: tx.identity.take_expired_sessions(5, 7)) for _ in range(6)),
+    )
+    assert [len(part) for part in parts] == [7, 7, 7, 7, 7, 5]
+    key = lambda session: session.token_hash  # noqa: E731
+    assert sorted((session for part in parts for session in part), key=key) == sorted(ended, key=key)
 
 
 async def test_key_packages_are_handed_out_once_and_the_last_resort_again(store: Store) -> None:

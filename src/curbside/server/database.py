@@ -23,8 +23,9 @@ def open_store(config: Config, is_server: bool = True) -> Store:
     """
     key, readers = load_database_key(config.database_key), 2 if is_server else 1
     if config.database_url is not None:
-        is_alone = is_server and not config.bus.is_shared
-        return open_postgres_store(PostgresSettings(config.database_url, is_alone=is_alone), key, readers)
+        is_shared = is_server and config.bus.is_shared
+        settings = PostgresSettings(config.database_url, is_alone=is_server and not is_shared, is_shared=is_shared)
+        return open_postgres_store(settings, key, readers)
     return open_sqlite_store(str(config.database_path), key, readers)
 
 

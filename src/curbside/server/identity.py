@@ -254,14 +254,14 @@ class IdentityService:
 
     def _sweep(self, tx: Change) -> None:
         now = self._clock.now()
-        for signin in tx.identity.list_expired_signins(now, SWEPT):
+        for signin in tx.identity.take_expired_signins(now, SWEPT):
             about = About(EventName.LOGIN_FAIL, "R-signin", ObjectType.SESSION)
             actor = Actor.claimed(signin.user_id, signin.device_id)
             tx.append_audit(self._recorder.refused(about, actor)(WrongPassphrase(check="signin.unfinished")))
-        for session in tx.identity.list_expired_sessions(now, SWEPT):
+        for session in tx.identity.take_expired_sessions(now, SWEPT):
             about = About(EventName.SESSION_EXPIRED, "R-signin", ObjectType.DEVICE, session.device_id)
             tx.append_audit(self._recorder.done(about, Actor.claimed(session.user_id, session.device_id)))
-        tx.identity.end_expired(now)
+        tx.identity.delete_expired_proofs(now)
 
 
 def _about_invite(invite_id: InviteId) -> About:

@@ -228,14 +228,6 @@ class IdentityView(Protocol):
 
     def find_session(self, token_hash: bytes) -> SessionRecord | None: ...
 
-    def list_expired_sessions(self, now: int, limit: int) -> list[SessionRecord]:
-        """Sessions whose time is over and that `end_expired` would delete."""
-        ...
-
-    def list_expired_signins(self, now: int, limit: int) -> list[SigninRecord]:
-        """Sign-ins that nobody finished in time."""
-        ...
-
     def count_key_packages(self, device_id: DeviceId) -> int:
         """Those that can be handed out once."""
         ...
@@ -272,8 +264,16 @@ class IdentityChange(IdentityView, Protocol):
 
     def end_session(self, token_hash: bytes) -> None: ...
 
-    def end_expired(self, now: int) -> None:
-        """Delete all sessions, sign-ins and used proofs whose time is over."""
+    def take_expired_sessions(self, now: int, limit: int) -> list[SessionRecord]:
+        """At most `limit` sessions whose time is over; they are gone. Each goes to one caller, on whatever server."""
+        ...
+
+    def take_expired_signins(self, now: int, limit: int) -> list[SigninRecord]:
+        """The same for sign-ins that nobody finished in time."""
+        ...
+
+    def delete_expired_proofs(self, now: int) -> None:
+        """Forget used proofs whose time is over."""
         ...
 
     def add_signin(self, record: SigninRecord) -> None: ...

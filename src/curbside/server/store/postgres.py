@@ -146,7 +146,9 @@ class PostgresStore:
             self._place_events()
         if self._session is not None:
             with contextlib.suppress(psycopg.Error):
-                self._session.script(f"DELETE FROM writers WHERE writer = '{self._name}'")  # an id of ours
+                self._session.script(
+                    f"DELETE FROM writers WHERE writer = '{self._name}'; SELECT pg_advisory_unlock_all()"
+                )
             self._session.close()
 
     def _commit_group(self, group: Sequence[Job], alone: bool) -> list[Job]:
@@ -219,7 +221,8 @@ class PostgresStore:
         try:
             session.finish(*statements, (_COUNT_COMMIT, (self._name, number)))
         except psycopg.Error as error:
-            if session.is_lost:
+            if session.is_lost or error.sqlstate is None:  # without a state it is not the server that says no
+                session.close()
                 raise _UnknownEndError from error
             raise
         self._commits = number
@@ -309,8 +312,8 @@ def _find_kind(job: Job) -> CodeType | None:
 def _open_writing(settings: PostgresSettings) -> Session:
     session = connect(settings)
     try:
-        if settings.is_alone:
-            claim_database(session)
+        if settings.is_alone or settings.is_shared:
+            claim_database(session, settings.is_alone)
     except psycopg.Error as error:
         session.close()
         raise map_postgres_error(error) from error

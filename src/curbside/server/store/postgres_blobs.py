@@ -68,11 +68,12 @@ class PostgresBlobs:
         moved = self._session.change(
             "UPDATE blobs SET held = held + %s, expires_at = %s WHERE blob_id = %s AND held = %s AND completed_at = 0",
             (piece.size, expires_at, piece.blob_id, piece.first),
+            alongside=True,
         )
         if moved != 1:
             return False
         values = (piece.blob_id, piece.first, piece.size, piece.name)
-        self._session.change(f"INSERT INTO blob_pieces ({_PIECE}) VALUES (%s, %s, %s, %s)", values)
+        self._session.change(f"INSERT INTO blob_pieces ({_PIECE}) VALUES (%s, %s, %s, %s)", values, alongside=True)
         return True
 
     def reset_upload(self, blob_id: BlobId, expires_at: int) -> None:

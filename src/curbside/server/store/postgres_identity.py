@@ -132,7 +132,8 @@ class PostgresIdentity:
         return is_revoked_now
 
     def touch_device(self, device_id: DeviceId, last_seen_at: int) -> None:
-        self._session.change("UPDATE devices SET last_seen_at = %s WHERE device_id = %s", (last_seen_at, device_id))
+        statement = "UPDATE devices SET last_seen_at = %s WHERE device_id = %s"
+        self._session.change(statement, (last_seen_at, device_id), alongside=True)
 
     # --- sessions, sign-ins, proofs -----------------------------------------------------------
 
@@ -142,34 +143,33 @@ class PostgresIdentity:
 
     def add_session(self, record: SessionRecord) -> None:
         values = (record.token_hash, record.user_id, record.device_id, record.created_at, record.expires_at)
-        self._insert("sessions", _SESSION, values)
+        self._insert("sessions", _SESSION, values, alongside=True)
 
     def end_session(self, token_hash: bytes) -> None:
         self._session.change("DELETE FROM sessions WHERE token_hash = %s", (token_hash,))
 
-    def end_expired(self, now: int) -> None:
-        for table in ("sessions", "signins", "used_proofs"):
-            self._session.change(f"DELETE FROM {table} WHERE expires_at <= %s", (now,))
+    def take_expired_sessions(self, now: int, limit: int) -> list[SessionRecord]:
+        return [SessionRecord(*row) for row in self._take_expired("sessions", "token_hash", _SESSION, (now, limit))]
 
-    def list_expired_sessions(self, now: int, limit: int) -> list[SessionRecord]:
-        rows = self._session.all(f"SELECT {_SESSION} FROM sessions WHERE expires_at <= %s LIMIT %s", (now, limit))
-        return [SessionRecord(*row) for row in rows]
+    def take_expired_signins(self, now: int, limit: int) -> list[SigninRecord]:
+        return [self._open_signin(row) for row in self._take_expired("signins", "signin_id", _SIGNIN, (now, limit))]
 
-    def list_expired_signins(self, now: int, limit: int) -> list[SigninRecord]:
-        rows = self._session.all(f"SELECT {_SIGNIN} FROM signins WHERE expires_at <= %s LIMIT %s", (now, limit))
-        return [self._open_signin(row) for row in rows]
+    def delete_expired_proofs(self, now: int) -> None:
+        self._session.change("DELETE FROM used_proofs WHERE expires_at <= %s", (now,), alongside=True)
 
     def add_signin(self, record: SigninRecord) -> None:
         state = self._sealer.seal("signins.state", record.signin_id, record.state)
-        self._insert("signins", _SIGNIN, (record.signin_id, record.user_id, record.device_id, record.expires_at, state))
+        values = (record.signin_id, record.user_id, record.device_id, record.expires_at, state)
+        self._insert("signins", _SIGNIN, values, alongside=True)
 
     def take_signin(self, signin_id: str) -> SigninRecord | None:
-        rows = self._session.change_all(f"DELETE FROM signins WHERE signin_id = %s RETURNING {_SIGNIN}", (signin_id,))
+        statement = f"DELETE FROM signins WHERE signin_id = %s RETURNING {_SIGNIN}"
+        rows = self._session.change_all(statement, (signin_id,), alongside=True)
         return self._open_signin(rows[0]) if rows else None
 
     def use_proof(self, proof_id: bytes, expires_at: int) -> bool:
         statement = "INSERT INTO used_proofs (proof_id, expires_at) VALUES (%s, %s) ON CONFLICT DO NOTHING"
-        return self._session.change(statement, (proof_id, expires_at)) == 1
+        return self._session.change(statement, (proof_id, expires_at), alongside=True) == 1
 
     # --- key packages -------------------------------------------------------------------------
 
@@ -191,24 +191,39 @@ class PostgresIdentity:
             )
 
     def claim_key_package(self, device_id: DeviceId) -> bytes | None:
-        row = self._session.one(
-            """SELECT number, is_last_resort, key_package FROM key_packages
-            WHERE device_id = %s ORDER BY is_last_resort, number LIMIT 1""",
+        rows = self._session.change_all(
+            """WITH next AS MATERIALIZED (
+                SELECT number FROM key_packages WHERE device_id = %s AND NOT is_last_resort
+                ORDER BY number LIMIT 1 FOR UPDATE SKIP LOCKED
+            ) DELETE FROM key_packages USING next WHERE key_packages.number = next.number RETURNING key_package""",
             (device_id,),
+            alongside=True,
         )
-        if row is None:
-            return None
-        number, is_last_resort, key_package = row
-        if not is_last_resort:
-            self._session.change("DELETE FROM key_packages WHERE number = %s", (number,))
-        return bytes(key_package)
+        row = (
+            rows[0]
+            if rows
+            else self._session.one(
+                "SELECT key_package FROM key_packages WHERE device_id = %s AND is_last_resort", (device_id,)
+            )
+        )
+        return bytes(row[0]) if row is not None else None
 
     # --- inside -------------------------------------------------------------------------------
 
-    def _insert(self, table: str, names: str, values: tuple[object, ...]) -> None:
+    def _take_expired(self, table: str, key: str, names: str, values: tuple[int, int]) -> list[Row]:
+        """Rows that another server takes at the same moment are passed over."""
+        return self._session.change_all(
+            f"""WITH over AS MATERIALIZED (
+                SELECT {key} AS own_key FROM {table} WHERE expires_at <= %s LIMIT %s FOR UPDATE SKIP LOCKED
+            ) DELETE FROM {table} USING over WHERE {key} = own_key RETURNING {names}""",
+            values,
+            alongside=True,
+        )
+
+    def _insert(self, table: str, names: str, values: tuple[object, ...], alongside: bool = False) -> None:
         marks = ", ".join(["%s"] * len(values))
         statement = f"INSERT INTO {table} ({names}) VALUES ({marks}) ON CONFLICT DO NOTHING"
-        if self._session.change(statement, values) != 1:
+        if self._session.change(statement, values, alongside) != 1:
             raise DuplicateRequest
 
     def _open_signin(self, row: Row) -> SigninRecord:

@@ -41,8 +41,9 @@ _URL_START = re.compile(r"postgres(ql)?://")
 class PostgresSettings:
     """How to reach the database. url: postgres://…; it may hold a password, so it is secret.
 
-    lock_ms: wait for another process's transaction. statement_ms: for one statement. is_alone: refuse to open while
-    another store that is alone has the database open (one server to a database; tools may join).
+    lock_ms: wait for another process's transaction. statement_ms: for one statement. is_alone: the one server of the
+    database. is_shared: one of several that tell one another of their work. Neither opens beside a server that is
+    alone, nor is_alone beside one that is shared; tools open beside all.
     """
 
     url: SecretBytes
@@ -50,6 +51,7 @@ class PostgresSettings:
     statement_ms: int = 10_000
     connect_seconds: int = 3
     is_alone: bool = False
+    is_shared: bool = False
 
 
 def parse_database_url(url: SecretBytes) -> dict[str, Any]:
@@ -119,12 +121,13 @@ def _configure(session: Session, settings: PostgresSettings) -> None:
         raise ConfigError("the database server runs with fsync off: it would lose acknowledged messages")
 
 
-def claim_database(session: Session) -> None:
-    """Be the one server of this database for as long as the connection lasts.
+def claim_database(session: Session, alone: bool = True) -> None:
+    """Be a server of this database, alone or one of several, for as long as the connection lasts.
 
-    Raises: StoreUnavailable while another one is.
+    Raises: StoreUnavailable while a server is there that this one cannot be beside.
     """
-    row = session.one(f"SELECT pg_try_advisory_lock({LOCK_CLASS}, {SERVING_LOCK})")
+    way = "" if alone else "_shared"
+    row = session.one(f"SELECT pg_try_advisory_lock{way}({LOCK_CLASS}, {SERVING_LOCK})")
     if row is None or not row[0]:
         raise StoreUnavailable("another server uses this database")
 

@@ -46,5 +46,6 @@ class PostgresWatch:
             """INSERT INTO streams (device_id, number) VALUES (%s, 1)
             ON CONFLICT (device_id) DO UPDATE SET number = streams.number + 1 RETURNING number""",
             (device_id,),
+            alongside=True,
         )
         return int(rows[0][0])

@@ -140,18 +140,24 @@ class SqliteIdentity:
     def end_session(self, token_hash: bytes) -> None:
         self._run("DELETE FROM sessions WHERE token_hash = ?", (token_hash,))
 
-    def end_expired(self, now: int) -> None:
-        self._run("DELETE FROM sessions WHERE expires_at <= ?", (now,))
-        self._run("DELETE FROM signins WHERE expires_at <= ?", (now,))
-        self._run("DELETE FROM used_proofs WHERE expires_at <= ?", (now,))
-
-    def list_expired_sessions(self, now: int, limit: int) -> list[SessionRecord]:
-        rows = self._run(f"SELECT {_SESSION} FROM sessions WHERE expires_at <= ? LIMIT ?", (now, limit))
+    def take_expired_sessions(self, now: int, limit: int) -> list[SessionRecord]:
+        rows = self._run(
+            f"""DELETE FROM sessions WHERE token_hash IN
+            (SELECT token_hash FROM sessions WHERE expires_at <= ? LIMIT ?) RETURNING {_SESSION}""",
+            (now, limit),
+        )
         return [SessionRecord(*row) for row in rows]
 
-    def list_expired_signins(self, now: int, limit: int) -> list[SigninRecord]:
-        rows = self._run(f"SELECT {_SIGNIN} FROM signins WHERE expires_at <= ? LIMIT ?", (now, limit))
+    def take_expired_signins(self, now: int, limit: int) -> list[SigninRecord]:
+        rows = self._run(
+            f"""DELETE FROM signins WHERE signin_id IN
+            (SELECT signin_id FROM signins WHERE expires_at <= ? LIMIT ?) RETURNING {_SIGNIN}""",
+            (now, limit),
+        )
         return [SigninRecord(*row) for row in rows]
+
+    def delete_expired_proofs(self, now: int) -> None:
+        self._run("DELETE FROM used_proofs WHERE expires_at <= ?", (now,))
 
     def add_signin(self, record: SigninRecord) -> None:
         values = (record.signin_id, record.user_id, record.device_id, record.expires_at, record.state)
