@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import obstore
 import pytest
 import pytest_asyncio
@@ -20,6 +21,7 @@ from test_store import KEY, new_id
 from curbside.audit.events import EventName, parse_event
 from curbside.clock import ManualClock
 from curbside.crypto.random import random_bytes
+from curbside.crypto.secret import SecretBytes
 from curbside.errors import BlobCorrupt, ConfigError, NotFound, OffsetConflict, StoreUnavailable
 from curbside.ids import BlobId, ConversationId, DeviceId, UserId, encode_base64url
 from curbside.policy.access import Role, Subject
@@ -341,7 +343,10 @@ async def test_storage_that_does_not_answer_is_not_waited_for_long(cloud: Ward) 
 async def sweep_both(ward: Ward) -> SweepReport:
     """Both nodes at once; what they did together."""
     reports = await asyncio.gather(*(node.sweep.sweep() for node in ward.nodes))
-    sums = [sum(getattr(each, name) for each in reports) for name in ("ended", "orphans", "unfinished", "damaged")]
+    sums = [
+        sum(getattr(each, name) for each in reports)
+        for name in ("ended", "orphans", "unfinished", "damaged", "blocked")
+    ]
     return SweepReport(*sums)
 
 
@@ -396,6 +401,20 @@ async def test_uploads_that_nobody_continues_end_with_their_pieces(ward: Ward) -
         await ward.append(1, left, data, PART)
     assert (await ward.append(1, going, data, PART)).complete
     assert await ward.names() == {going}
+
+
+async def test_a_storage_without_lists_of_unfinished_writes_is_swept_all_the_same(
+    cloud: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orphan = new_id()
+    await obstore.put_async(cloud.beside, orphan, b"left over")
+    cloud.clock.advance(GRACE + 60)
+    wrong = msgspec.structs.replace(cloud.config.blobs, secret_access_key=SecretBytes(b"another"))
+    node = cloud.nodes[0]
+    # The storage refuses our own signed requests, and those alone.
+    monkeypatch.setattr(node.objects._medium, "_secret", wrong.read_secret())
+    assert await node.sweep.sweep() == SweepReport(orphans=1, blocked=1)
+    assert await cloud.names() == set()
 
 
 async def test_another_installation_s_objects_are_left_alone(ward: Ward) -> None:

@@ -93,6 +93,14 @@ async def test_ranges_are_honoured(alice: Person) -> None:
         assert (answer.status_code, answer.content) == (200, data)
 
 
+async def test_a_condition_on_a_range_that_cannot_be_told_gives_everything(alice: Person) -> None:
+    data = random_bytes(100)
+    blob_id = await upload(alice, await alice.begin(), data)
+    headers = {"range": "bytes=0-9", "if-range": '"another version"'}
+    answer = await alice.get(f"/v1/blobs/{blob_id}", headers=headers)
+    assert (answer.status_code, answer.content) == (200, data)
+
+
 async def test_an_upload_resumes_where_it_stopped(running: Running, alice: Person) -> None:
     group = await alice.begin()
     data = random_bytes(PART + 100)

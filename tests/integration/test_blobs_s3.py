@@ -167,6 +167,24 @@ async def test_a_storage_that_is_away_is_said_and_the_rest_goes_on(running: Runn
     assert (await alice.get(f"/v1/blobs/{blob_id}")).content == data
 
 
+async def test_no_key_and_no_link_is_ever_logged(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    settings = s3_server().settings(bucket_of(tmp_path), presign_seconds=60, timeout_seconds=2.0)
+    running = Running(tmp_path, blobs=settings, log_level="debug").start()
+    try:
+        alice = await Person.join(running)
+        blob_id = await upload(alice, await alice.begin(), random_bytes(2 * PART))
+        url = (await locate(alice, blob_id)).url
+        with s3_server().paused():
+            assert (await alice.problem("GET", f"/v1/blobs/{blob_id}"))["status"] == 503
+        await alice.close()
+    finally:
+        running.stop()
+    written = "".join(capfd.readouterr())
+    assert "http.request" in written
+    for secret in (SECRET_KEY, ACCESS_KEY, "X-Amz-", url.rpartition("=")[2], bucket_of(tmp_path)):
+        assert secret not in written
+
+
 # --- devices of the SDK -------------------------------------------------------------------------
 
 

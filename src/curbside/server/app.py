@@ -241,7 +241,7 @@ class CurbsideApp:
                 self._log.error(LogEvent.BLOBS_DAMAGED, count=report.damaged)
             if not report.is_empty:
                 counts = {"ended": report.ended, "orphans": report.orphans, "unfinished": report.unfinished}
-                self._log.info(LogEvent.SWEPT, **counts)
+                self._log.info(LogEvent.SWEPT, **counts, blocked=report.blocked)
 
 
 def create_app(config: Config, clock: Clock | None = None, routes: Sequence[HTTPRouteHandler] = ROUTES) -> CurbsideApp:

@@ -11,7 +11,7 @@ from typing import Final
 
 from curbside.clock import Clock
 from curbside.crypto.random import random_bytes
-from curbside.errors import ConfigError
+from curbside.errors import ConfigError, Unavailable
 from curbside.ids import encode_id
 from curbside.server.blob_store import INSTALLATION, BlobStore, StoredObject, is_blob, is_piece
 from curbside.server.store.ports import Change, Store, View
@@ -30,12 +30,13 @@ _SETTING: Final = "installation"
 @dataclass(frozen=True, slots=True)
 class SweepReport:
     """Counts. ended: uploads; orphans: objects without a row; unfinished: writes; damaged: rows whose object is not
-    there or has another size."""
+    there or has another size; blocked: 1 when the storage does not let us look for unfinished writes."""
 
     ended: int = 0
     orphans: int = 0
     unfinished: int = 0
     damaged: int = 0
+    blocked: int = 0
 
     @property
     def is_empty(self) -> bool:
@@ -64,14 +65,21 @@ class BlobSweep:
         if after is None:
             return SweepReport(ended)
         await self._check_installation()
-        unfinished = 0 if after else await self._objects.end_unfinished(now - UNFINISHED_SECONDS)
+        unfinished, blocked = (0, 0) if after else await self._end_unfinished(now - UNFINISHED_SECONDS)
         page = await self._objects.list_after(after)
         is_last = len(page) < self._objects.page_size
         orphans, damaged = await self._compare(after, None if is_last else page[-1].name, page)
         await self._objects.delete([found.name for found in orphans])
         next_after, due_at = ("", now + ROUND_SECONDS) if is_last else (page[-1].name, now + STEP_SECONDS)
         await self._store.write(lambda tx: tx.blobs.advance_sweep(next_after, due_at))
-        return SweepReport(ended, len(orphans), unfinished, damaged)
+        return SweepReport(ended, len(orphans), unfinished, damaged, blocked)
+
+    async def _end_unfinished(self, before: int) -> tuple[int, int]:
+        """Not every storage has, or grants, what this needs; the rest of the round does not wait for it."""
+        try:
+            return await self._objects.end_unfinished(before), 0
+        except Unavailable:
+            return 0, 1
 
     async def _end_uploads(self) -> int:
         now = self._clock.now()
