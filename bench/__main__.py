@@ -9,7 +9,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from bench import client, crash, delivery, idle, mls, restore
+from bench import budgets, client, crash, delivery, idle, mls, restore
 from bench.figures import Figure, draw_table, write_json
 from bench.plan import Plan
 from bench.process import load_pinned
@@ -31,7 +31,8 @@ UNPINNED = {"mls", "client", "restore"}
 """Works whose load is itself what is measured."""
 RESULTS = Path(__file__).resolve().parent / "results" / "latest.json"
 EXAMPLES = """examples:
-  python -m bench                             everything: about ten minutes
+  python -m bench                             everything: about fifteen minutes
+  python -m bench --publish                   the same, and docs/budgets.* from it
   python -m bench sends group                 two works, all backends
   python -m bench sends --backends embedded   one work, one backend, no reference
   python -m bench client --json client.json
@@ -53,6 +54,8 @@ def main(arguments: list[str] | None = None) -> int:
     print(draw_table(figures))
     write_json(options.json, figures)
     print(f"figures: {options.json}", file=sys.stderr)
+    if options.publish:
+        budgets.publish(options.json)
     return int(any(figure.is_kept is False for figure in figures))
 
 
@@ -75,6 +78,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--unpinned", action="store_true", help="let server and load generator use any core")
     parser.add_argument("--json", type=Path, metavar="FILE", default=RESULTS, help="where to write the figures")
+    parser.add_argument("--publish", action="store_true", help="write docs/budgets.{json,md,svg} as well")
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.names if name not in WORKS]:
         parser.error(f"no such work: {', '.join(unknown)}; there are {', '.join(WORKS)}")

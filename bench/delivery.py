@@ -59,7 +59,7 @@ async def measure_group(plan: Plan) -> list[Figure]:
 async def measure_steady(plan: Plan) -> list[Figure]:
     """w3: direct pairs in an open loop, at a rate that does not depend on the answers."""
     sizes = sizes_of(plan)
-    seconds = sizes.seconds if plan.is_quick else 3 * sizes.seconds
+    seconds = sizes.seconds if plan.is_quick else 2 * sizes.seconds
     async with open_all(plan, 2 * sizes.pairs, _pairs(sizes)) as targets:
         loads = [await Load.open(target, is_pinned=plan.is_pinned) for target in targets]
         runs = await _alternate(loads, sizes.runs, lambda load: load.run_open(STEADY_PER_SECOND, seconds))
@@ -74,10 +74,10 @@ def _pairs(sizes: Sizes) -> list[tuple[int, int]]:
 async def _alternate(loads: Sequence[Load], wanted: int, run: Callable[[Load], Awaitable[Rates]]) -> Runs:
     """Runs of all backends in turn, so that what else the machine does meets all of them.
 
-    Rounds go on, to twice as many, until each backend has enough quiet runs; without enough of them, all count.
+    Rounds go on, two more at most, until each backend has enough quiet runs; without enough of them, all count.
     """
     found: Runs = {load.target.name: [] for load in loads}
-    for number in range(2 * wanted):
+    for number in range(wanted + 2):
         short = [load for load in loads if len(_quiet(found[load.target.name])) < wanted]
         if not short or (wanted == 1 and number):
             break

@@ -6,8 +6,10 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +93,23 @@ def draw_table(figures: Iterable[Figure]) -> str:
 def write_json(path: Path, figures: Iterable[Figure]) -> None:
     """Write results with the machine they came from."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    machine = {"python": platform.python_version(), "cores": os.cpu_count(), "load": os.getloadavg()[0]}
+    machine = {
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        "load": os.getloadavg()[0],
+        "when": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "commit": _find_commit(),
+    }
     body = {"machine": machine, "figures": [each.to_json() for each in figures]}
     path.write_text(json.dumps(body, indent=1) + "\n", "utf-8")
+
+
+def _find_commit() -> str:
+    """The commit that was measured; a plus when files differ from it."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    asked = (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+    done = [subprocess.run([*git, *rest], capture_output=True, text=True, check=False) for rest in asked]
+    return (done[0].stdout.strip() or "unknown") + ("+" if done[1].stdout.strip() else "")
 
 
 def _write(value: float) -> str:

@@ -41,7 +41,7 @@ class Sizes:
     kills: int
 
 
-FULL = Sizes(3, 3.0, pairs=100, members=50, conversations=100, missed=100, connections=2_000, kills=3)
+FULL = Sizes(3, 2.5, pairs=100, members=50, conversations=100, missed=100, connections=2_000, kills=3)
 QUICK = Sizes(1, 0.2, pairs=2, members=3, conversations=2, missed=3, connections=20, kills=1)
 
 

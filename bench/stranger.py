@@ -147,7 +147,7 @@ async def play(scene: dict[str, Any]) -> dict[str, Any]:
     ids = [os.urandom(16) for _ in range(MESSAGES)]
     envelopes = [make_envelope(conversation, epoch, each, os.urandom(1024)) for each in ids]
     for request in range(MESSAGES // 2):
-        await sender.send(request, conversation, epoch, ids[request], envelopes[request])
+        await sender.send(request + 1, conversation, epoch, ids[request], envelopes[request])
     while len(sender.stored) < MESSAGES // 4:
         await sender.receive()
     await sender.cut()  # some of its sends have no answer yet
@@ -155,12 +155,12 @@ async def play(scene: dict[str, Any]) -> dict[str, Any]:
     await again.sync(conversation, begun)
     in_log = {message_id for _, message_id in again.entries.get(conversation, [])}
     for request in range(MESSAGES):  # all of them: what the log has already gets the same number again
-        await again.send(request, conversation, epoch, ids[request], envelopes[request])
+        await again.send(request + 1, conversation, epoch, ids[request], envelopes[request])
     while len(again.stored) < MESSAGES:
         await again.receive()
-    await again.send(MESSAGES, conversation, epoch, ids[0], make_envelope(conversation, epoch, ids[0], b"another"))
+    await again.send(MESSAGES + 1, conversation, epoch, ids[0], make_envelope(conversation, epoch, ids[0], b"another"))
     too_new = make_envelope(conversation, epoch + 1, bytes(16), b"from an epoch that is not here yet")
-    await again.send(MESSAGES + 1, conversation, epoch + 1, bytes(16), too_new)
+    await again.send(MESSAGES + 2, conversation, epoch + 1, bytes(16), too_new)
     while len(again.refused) < 2:
         await again.receive()
     while len(receiver.entries.get(conversation, [])) < MESSAGES:
