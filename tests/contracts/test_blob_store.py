@@ -234,6 +234,29 @@ async def test_storage_that_cannot_be_reached_is_unavailable(tmp_path: Path) -> 
             await ask()
 
 
+async def test_storage_killed_in_the_middle_of_a_whole_leaves_nothing_to_be_taken_for_it(tmp_path: Path) -> None:
+    settings = s3_server().settings(bucket_of(tmp_path), timeout_seconds=3.0)
+    blobs = BlobStore(S3Medium(settings, SystemClock()))
+    name, data = new_name(), random_bytes(20 * MIB)
+    sha256 = hashlib.sha256(data).digest()
+
+    async def killing() -> AsyncIterator[bytes]:
+        async for part in parts_of(data[: 15 * MIB]):
+            yield part
+        s3_server().kill()
+        async for part in parts_of(data[15 * MIB :]):
+            yield part
+
+    with pytest.raises(StoreUnavailable):
+        await blobs.put_verified(name, killing(), len(data), sha256)
+    s3_server().start()
+    assert await blobs.find(name) is None
+    assert await blobs.end_unfinished(int(time.time()) - 3600) == 0, "it may be somebody's who is at it"
+    assert await blobs.end_unfinished(int(time.time()) + 60) == 1
+    assert await blobs.put_verified(name, parts_of(data), len(data), sha256)
+    assert await blobs.read(name, 0, len(data)) == (len(data), data)
+
+
 async def test_a_missing_bucket_is_not_a_missing_object(tmp_path: Path) -> None:
     settings = msgspec.structs.replace(s3_server().settings(bucket_of(tmp_path)), bucket="never-made")
     blobs = BlobStore(S3Medium(settings, SystemClock()))
