@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from lines import Line, free_port
-from nats_server import NatsServer
+from lines import Line
+from nats_server import NatsServer, lasting_port
 from postgres import database_of
 from running import Person
 from serving import wait_until
@@ -57,7 +57,7 @@ class Node:
         self.cluster = cluster
         self.clock: Clock = cluster.clock
         self.authority = cluster.authority
-        self.port = free_port()
+        self.port = lasting_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.folder = cluster.folder / f"node-{number}"
         (self.folder / "data").mkdir(parents=True)
@@ -178,7 +178,7 @@ class Cluster:
         self.blobs.mkdir()
         self.config_file = folder / "node.toml"
         self.config_file.write_text("")
-        self.nats = NatsServer(folder / "nats", free_port()) if nats else None
+        self.nats = NatsServer(folder / "nats", lasting_port()) if nats else None
         self._more = settings
         self.nodes = [Node(self, number) for number in range(nodes)]
         self.line.ports = [node.port for node in self.nodes]

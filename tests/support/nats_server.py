@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -67,13 +68,19 @@ class NatsServer:
             return False
 
 
+def lasting_port() -> int:
+    """A free port below those that the system gives to connections: still free after a server was gone for a while."""
+    while True:
+        port = random.randrange(15_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
 @contextlib.contextmanager
 def nats_server(folder: Path, *options: str) -> Iterator[NatsServer]:
     """A server of one's own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    server = NatsServer(folder, port, *options).start()
+    server = NatsServer(folder, lasting_port(), *options).start()
     try:
         yield server
     finally:
