@@ -35,5 +35,5 @@ def _lines(audit: AuditView, key: VerifierKey) -> Iterator[bytes]:
     at = 0
     while rows := audit.read_events(at, BATCH):
         for row in rows:
-            yield build_line(row.sequence, row.event, row.leaf_hash, row.rows)
+            yield from build_line(row.sequence, row.event, row.leaf_hash, row.rows).splitlines(keepends=True)
         at = rows[-1].sequence + 1

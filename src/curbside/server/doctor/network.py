@@ -168,14 +168,15 @@ async def _ignore(error: Exception) -> None:
 
 
 def _describe(error: BaseException) -> str:
-    """What went wrong, without addresses or contents."""
-    if isinstance(error, TimeoutError | httpx.TimeoutException):
-        return "no answer in time"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return error.verify_message
-    cause = error.__cause__ or error.__context__
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return cause.verify_message
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+    """What went wrong, without addresses or contents; libraries wrap what the system or TLS said."""
+    found: BaseException | None = error
+    while found is not None:
+        match found:
+            case TimeoutError() | httpx.TimeoutException():
+                return "no answer in time"
+            case ssl.SSLCertVerificationError():
+                return found.verify_message
+            case OSError(strerror=str(text)) if text:
+                return text
+        found = found.__cause__ or found.__context__
     return type(error).__name__

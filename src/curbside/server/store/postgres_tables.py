@@ -246,10 +246,11 @@ class PostgresSnapshot:
     def _read_waiting(self, table: Table) -> Iterator[Row]:
         row = self._session.one("SELECT coalesce(max(sequence) + 1, 0) FROM audit_events")
         first = int(row[0]) if row else 0
-        waiting = self._session.all("SELECT event, leaf_hash FROM audit_waiting ORDER BY in_transaction, position")
-        for number, (event, leaf_hash) in enumerate(waiting):
-            values = {"sequence": first + number, "event": event, "leaf_hash": leaf_hash}
-            yield tuple(values[name] for name in table.columns)
+        carried = [name for name in table.columns if name != "sequence"]
+        query = f"SELECT {', '.join(carried)} FROM audit_waiting ORDER BY in_transaction, position"
+        for number, values in enumerate(self._session.all(query)):
+            place = {"sequence": first + number, **dict(zip(carried, values, strict=True))}
+            yield tuple(place[name] for name in table.columns)
 
 
 class PostgresTarget:
