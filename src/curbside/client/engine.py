@@ -244,7 +244,7 @@ class Engine:
             self.vault.rows.save_read_upto(conversation, unread[-1].sequence)
             statuses = [(row.mimi_id, content.Status.READ) for row in unread if row.mimi_id]
             if statuses:
-                self.outbox.write_report(conversation, statuses[-500:])
+                self.outbox.write_report(conversation, statuses[-500:], now_ms)
             return [Changed(conversation), *self._release({conversation}, now_ms)]
 
     def create(self, policy: GroupPolicy, title: str, now_ms: int) -> bodies.NewConversation:
@@ -258,7 +258,7 @@ class Engine:
             title = self.vault.rows.get_conversation(conversation).title
             if not title:
                 return []
-            self.outbox.write_quietly(conversation, content.conversation_title(title))
+            self.outbox.write_quietly(conversation, content.conversation_title(title), now_ms)
             return self._release({conversation}, now_ms)
 
     def commit(self, conversation: ConversationId, request: CommitRequest, now_ms: int) -> list[Effect]:

@@ -24,6 +24,13 @@ from curbside.wire import content, frames
 HEALED_BY_SYNC = {"stale_epoch", "future_epoch", "pending_proposals", "epoch_conflict", "duplicate_request"}
 TRIED_LATER = {"too_many", "store_unavailable", "storage_full", "not_authenticated", "internal", "peer_unavailable"}
 RETRY_SECONDS = 5.0
+_HOUR_MS = 3_600_000
+
+
+def make_message_id(now_ms: int) -> str:
+    """An id that nobody has: the hour (4 bytes, big-endian), so that a server's index of ids grows at its end, then 12
+    random bytes. It says no more than that the message was written in that hour."""
+    return encode_id((now_ms // _HOUR_MS & 0xFFFFFFFF).to_bytes(4, "big") + random_bytes(12))
 
 
 class Outbox:
@@ -56,7 +63,7 @@ class Outbox:
         """
         self._vault.rows.get_conversation(conversation)
         encoded = content.encode(message)
-        message_id = encode_id(random_bytes(16))
+        message_id = make_message_id(now_ms)
         mimi_id = self._mimi_id(conversation, encoded, message)
         self._vault.rows.add_message(
             MessageRow(
@@ -66,13 +73,13 @@ class Outbox:
         self._vault.rows.add_outbox(message_id, conversation, encoded, report=False)
         return message_id
 
-    def write_report(self, conversation: ConversationId, statuses: Sequence[tuple[bytes, int]]) -> None:
+    def write_report(self, conversation: ConversationId, statuses: Sequence[tuple[bytes, int]], now_ms: int) -> None:
         """Put a delivery or read report into the outbox."""
-        self.write_quietly(conversation, content.status_report(statuses))
+        self.write_quietly(conversation, content.status_report(statuses), now_ms)
 
-    def write_quietly(self, conversation: ConversationId, message: content.Message) -> None:
+    def write_quietly(self, conversation: ConversationId, message: content.Message, now_ms: int) -> None:
         """Put something into the outbox that nobody wrote: it has no row of its own among the messages."""
-        self._vault.rows.add_outbox(encode_id(random_bytes(16)), conversation, content.encode(message), report=True)
+        self._vault.rows.add_outbox(make_message_id(now_ms), conversation, content.encode(message), report=True)
 
     def rewrite(self, message_id: str, conversation: ConversationId, message: content.Message) -> None:
         """Replace the content of a message that has not been encrypted yet (its attachment has a place now)."""

@@ -135,7 +135,7 @@ class Sync:
             self._save_cursor(conversation, cursor)
         for conversation, ids in walk.delivered.items():
             if len(self._groups.people(conversation)) <= REPORTING_PEOPLE:
-                self._outbox.write_report(conversation, [(i, content.Status.DELIVERED) for i in ids])
+                self._outbox.write_report(conversation, [(i, content.Status.DELIVERED) for i in ids], now_ms)
         return effects
 
     def _follows(self, conversation: ConversationId, walk: _Walk) -> bool:

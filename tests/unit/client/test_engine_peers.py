@@ -186,7 +186,7 @@ def test_a_conversation_that_cannot_be_committed_to_stops_no_other(
     fine = gather(alice, [bob, mallory], make_group_policy(alice.user_id))
     bob.vault.rows.save_group(blocked, b"damaged")
     bob.groups.forget()
-    bob.engine.outbox.write_quietly(ConversationId(blocked), content.text("waits"))
+    bob.engine.outbox.write_quietly(ConversationId(blocked), content.text("waits"), 0)
     bob.hear(alice.say(fine, "hello", 2))
     bob.caught_up()
     assert bob.texts(fine) == ["hello"]

@@ -92,7 +92,8 @@ export class Conversations {
       const missing = [...new Set(userIds)].filter((userId) => !present.has(userId));
       return missing.length === 0 ? undefined : { add: await this.#claim(missing) };
     });
-    await this.#parts.connection.carryOut(await this.#parts.engine.repeatTitle(conversation));
+    const { connection, engine, transport } = this.#parts;
+    await connection.carryOut(await engine.repeatTitle(conversation, transport.now()));
   }
 
   /** Makes the change anew in each epoch until it is in the log. */

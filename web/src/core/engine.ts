@@ -253,24 +253,24 @@ export class Engine {
   }
 
   /** The person has seen everything that is there; others are told. */
-  markRead(conversation: string): Promise<Effect[]> {
+  markRead(conversation: string, nowMs: number): Promise<Effect[]> {
     return this.#step(async () => {
       const unread = this.vault.rows.unread(conversation, this.me.userId);
       const last = unread.at(-1);
       if (last === undefined) return [];
       this.vault.rows.saveReadUpto(conversation, last.sequence);
       const statuses = unread.map((row) => [row.mimi_id, content.Status.READ] as const);
-      this.#outbox.writeReport(conversation, statuses.slice(-REPORTED_AT_ONCE));
+      this.#outbox.writeReport(conversation, statuses.slice(-REPORTED_AT_ONCE), nowMs);
       return [changed(conversation), ...(await this.#release([conversation]))];
     });
   }
 
   /** Tells those who came later what the conversation is called; a title is content, so no server can. */
-  repeatTitle(conversation: string): Promise<Effect[]> {
+  repeatTitle(conversation: string, nowMs: number): Promise<Effect[]> {
     return this.#step(async () => {
       const { title } = this.vault.rows.getConversation(conversation);
       if (title === "") return [];
-      this.#outbox.writeQuietly(conversation, content.conversationTitle(title));
+      this.#outbox.writeQuietly(conversation, content.conversationTitle(title), nowMs);
       return this.#release([conversation]);
     });
   }

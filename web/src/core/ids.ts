@@ -37,3 +37,13 @@ export function decodeId(text: string): Uint8Array<ArrayBuffer> {
 export function makeId(): string {
   return encodeBase64url(crypto.getRandomValues(new Uint8Array(ID_BYTES)));
 }
+
+/**
+ * An id for a message: the hour (4 bytes, big-endian), so that a server's index of ids grows at its end, then 12 random
+ * bytes. It says no more than that the message was written in that hour.
+ */
+export function makeMessageId(nowMs: number): string {
+  const raw = crypto.getRandomValues(new Uint8Array(ID_BYTES));
+  new DataView(raw.buffer).setUint32(0, Math.floor(nowMs / 3_600_000));
+  return encodeBase64url(raw);
+}

@@ -8,7 +8,7 @@
 import { type Effect, changed, sendFrame } from "./effects";
 import type { CurbsideError, ErrorCode } from "./errors";
 import type { Groups } from "./groups";
-import { decodeId, makeId } from "./ids";
+import { decodeId, makeMessageId } from "./ids";
 import { problemJson } from "./problem";
 import type { Vault } from "./vault/vault";
 import { type Message, type Report, conversationUri, encode, messageId, statusReport, userUri } from "./wire/content";
@@ -62,7 +62,7 @@ export class Outbox {
   async write(conversation: string, message: Message, nowMs: number): Promise<string> {
     this.#vault.rows.getConversation(conversation);
     const content = encode(message);
-    const id = makeId();
+    const id = makeMessageId(nowMs);
     this.#vault.rows.addMessage({
       id,
       mimi_id: await this.#mimiId(conversation, content),
@@ -80,13 +80,13 @@ export class Outbox {
   }
 
   /** A delivery or read report. */
-  writeReport(conversation: string, statuses: Report): void {
-    this.writeQuietly(conversation, statusReport(statuses));
+  writeReport(conversation: string, statuses: Report, nowMs: number): void {
+    this.writeQuietly(conversation, statusReport(statuses), nowMs);
   }
 
   /** Something that nobody wrote; it has no row of its own among the messages. */
-  writeQuietly(conversation: string, message: Message): void {
-    this.#vault.rows.addOutbox(makeId(), conversation, encode(message), true);
+  writeQuietly(conversation: string, message: Message, nowMs: number): void {
+    this.#vault.rows.addOutbox(makeMessageId(nowMs), conversation, encode(message), true);
   }
 
   /** Replaces the content of a message that was not encrypted yet (its attachment has a place now). */

@@ -158,7 +158,7 @@ export class Session {
   }
 
   async markRead(conversation: string): Promise<void> {
-    await this.#connection.carryOut(await this.engine.markRead(conversation));
+    await this.#connection.carryOut(await this.engine.markRead(conversation, this.#transport.now()));
   }
 
   /** Fetched, checked against the message's hash, opened, checked by content and drawn anew. */

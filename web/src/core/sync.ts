@@ -128,7 +128,7 @@ export class Sync {
     }
     for (const [conversation, ids] of delivered)
       if ((await this.#groups.people(conversation)).size <= REPORTING_PEOPLE)
-        this.#outbox.writeReport(conversation, ids.map((id) => [id, content.Status.DELIVERED] as const));
+        this.#outbox.writeReport(conversation, ids.map((id) => [id, content.Status.DELIVERED] as const), nowMs);
     return effects;
   }
 
