@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import ssl
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from raw_socket import RawSocket, make_frame
 from running import Running, free_port
 
 from curbside.cli.invite import create_invite, upload_invites
@@ -18,6 +20,8 @@ from curbside.client.device import Device
 from curbside.client.network import Internet
 from curbside.errors import PeerUnavailable
 from curbside.server.config import Tls
+from curbside.server.websocket import FIRST_FRAME_BYTES
+from curbside.wire import frames
 
 PASSPHRASE = "violet kettle marching 47 otters"
 
@@ -62,5 +66,32 @@ async def test_devices_talk_over_tls(tmp_path: Path, certificate: Tls) -> None:
         async with joined as device:
             await device.connection.wait_caught_up()
             assert [person.name for person in await device.people()] == ["Ada"]
+    finally:
+        running.stop()
+
+
+async def test_frames_of_any_size_over_tls(tmp_path: Path, certificate: Tls) -> None:
+    """The transport under TLS hands over what it decrypts in other pieces, and pauses in another way."""
+    port = free_port()
+    running = Running(tmp_path, tls=certificate, port=port, public_urls=(f"https://127.0.0.1:{port}",)).start()
+    trust = ssl.create_default_context(cafile=str(certificate.certificate))
+    try:
+        socket = await RawSocket.dial(running, trust)
+        assert await socket.ask(running) == 101
+        assert isinstance(await socket.receive(), frames.Challenge)
+        for number in range(300):
+            socket.write(make_frame(0x89, b"%d" % number))
+        for number in range(300):
+            assert await socket.read_frame() == (0x8A, b"%d" % number)
+        for number in range(100):
+            socket.write(make_frame(0x02 if number == 0 else 0x00, bytes(FIRST_FRAME_BYTES // 100)))
+            socket.write(make_frame(0x89, bytes(125)))
+        for _ in range(100):
+            assert await socket.read_frame() == (0x8A, bytes(125))
+        socket.write(make_frame(0x80, bytes(2**20))[: 2**20])
+        assert await socket.read_close() == 1009
+        socket.write(make_frame(0x88))
+        assert await socket.read_end() == b""
+        await socket.close()
     finally:
         running.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -40,14 +41,14 @@ class RawSocket:
     writer: asyncio.StreamWriter
 
     @classmethod
-    async def dial(cls, running: Running) -> RawSocket:
-        """A connection, and nothing said on it."""
-        return cls(*await asyncio.open_connection("127.0.0.1", running.config.port, limit=2**22))
+    async def dial(cls, running: Running, trust: ssl.SSLContext | None = None) -> RawSocket:
+        """A connection, and nothing said on it. trust: for TLS."""
+        return cls(*await asyncio.open_connection("127.0.0.1", running.config.port, limit=2**22, ssl=trust))
 
     async def ask(self, running: Running, path: str = "/v1/stream", **changes: str | None) -> int:
         """Ask for a WebSocket; the answer's status. changes: headers in other words, None for without."""
         headers: dict[str, str | None] = {
-            "host": running.url.removeprefix("http://"),
+            "host": running.config.public_urls[0].partition("://")[2],
             "upgrade": "websocket",
             "connection": "Upgrade",
             "sec-websocket-key": "AAAAAAAAAAAAAAAAAAAAAA==",

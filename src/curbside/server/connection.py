@@ -34,7 +34,8 @@ from curbside.wire.frames import (
     Sync,
 )
 
-FRAME_ROOM: Final = sizes.FRAME_BYTES - 1024
+FRAME_ROOM: Final = 128 * 1024
+"""Bytes of entries in one frame. A peer on a slow line shows by its acknowledgements that it lives, frame by frame."""
 QUEUE_ITEMS: Final = 8
 ANSWERS_WAITING: Final = 1_024
 """Answers that a peer has not read; above this its frames wait."""
@@ -264,7 +265,10 @@ class Connection:
         self._is_due = False
         if self._closing is not None:
             return
-        self._flush_ready()
+        try:
+            self._flush_ready()
+        except Exception as error:  # noqa: BLE001  a mistake of ours ends this stream, and no other
+            self._fail(error)
         if self._task is None and (self._behind or self._is_queue_behind or self._syncs):
             self._task = asyncio.create_task(self._read_log(), name="stream-catch-up")
 

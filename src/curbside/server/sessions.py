@@ -129,9 +129,9 @@ class SessionService:
         for call in self.on_session_ended:
             call(who)
 
-    def see(self, device_id: DeviceId) -> None:
+    def see(self, device_id: DeviceId, now: int) -> None:
         """The device showed a sign of life (a frame on its stream). `touch_all` writes it, while the stream is open."""
-        self._seen[device_id] = self._clock.now()
+        self._seen[device_id] = now
 
     async def touch_all(self, device_ids: Iterable[DeviceId]) -> None:
         """An open stream is a sign of life also when nothing is said on it: write what is due, a part at a time."""

@@ -293,11 +293,12 @@ class Stream:
 
     def _take(self, connection: Connection, message: bytes) -> None:
         endpoint, parts = self._endpoint, self._endpoint.parts
-        if parts.clock.now() >= connection.expires_at:
+        now = parts.clock.now()
+        if now >= connection.expires_at:
             raise NotAuthenticated
         frame = _decode(message)
         device_id = connection.subject.device_id
-        parts.sessions.see(device_id)
+        parts.sessions.see(device_id, now)
         match frame:
             case Send():
                 try:

@@ -177,7 +177,8 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
         elif self._state is not _State.OPEN or notice.kind is Kind.PONG:
             return
         elif notice.kind is Kind.PING:
-            self._transport.write(frames.encode_pong(notice.data))
+            if self.is_writable:  # who does not read is owed no answers
+                self._transport.write(frames.encode_pong(notice.data))
         elif self._speaker is not None:
             self._speaker.received(None)
 

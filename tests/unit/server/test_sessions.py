@@ -122,7 +122,7 @@ async def test_a_stream_keeps_the_session_alive(hospital: Hospital) -> None:
     alice = await hospital.join()
     for _ in range(4):
         hospital.clock.advance(800)
-        hospital.sessions.see(alice.device_id)
+        hospital.sessions.see(alice.device_id, hospital.clock.now())
     await hospital.authenticate(alice)
     device = await hospital.store.read(lambda view: view.identity.find_device(alice.device_id))
     assert device is not None
