@@ -10,7 +10,7 @@ from typing import Any, Final
 import apsw
 
 from curbside.errors import CurbsideError, DuplicateRequest, EpochConflict, NotFound, PendingProposals
-from curbside.ids import ConversationId, DeviceId, MessageId
+from curbside.ids import ConversationId, DeviceId, MessageId, UserId
 from curbside.server.store.records import (
     ConversationRecord,
     EntryBatch,
@@ -47,8 +47,9 @@ class _Head:
 class SqliteDelivery:
     """Implements DeliveryChange (and so DeliveryView) on one connection.
 
-    [Note: heads] The writing connection remembers where the conversations stand that it appended to. What it remembers
-    ends with a change that is undone, and with a transaction of any other connection.
+    [Note: heads] A connection remembers where the conversations stand that it appended to. What it remembers ends with
+    a change that is undone, and with a transaction of any other connection. One that only reads takes from it nothing
+    but a conversation's number, which never changes.
     """
 
     def __init__(self, connection: apsw.Connection) -> None:
@@ -105,6 +106,15 @@ class SqliteDelivery:
     def count_conversations(self, device_id: DeviceId, limit: int) -> int:
         counted = "SELECT 1 FROM stays WHERE device_id = ? AND last_sequence IS NULL LIMIT ?"
         return int(self._run(f"SELECT count(*) FROM ({counted})", (device_id, limit)).get)
+
+    def list_left_behind(self, after: DeviceId, limit: int) -> list[tuple[DeviceId, UserId]]:
+        rows = self._run(
+            """SELECT device_id, user_id FROM devices WHERE revoked_at > 0 AND device_id > ?
+            AND EXISTS (SELECT 1 FROM stays WHERE stays.device_id = devices.device_id AND last_sequence IS NULL)
+            ORDER BY device_id LIMIT ?""",
+            (after, limit),
+        )
+        return [(DeviceId(device), UserId(user)) for device, user in rows]
 
     def find_group_state(self, conversation_id: ConversationId) -> bytes | None:
         state = self._run("SELECT group_state FROM conversations WHERE conversation_id = ?", (conversation_id,)).get
@@ -173,23 +183,24 @@ class SqliteDelivery:
         return places
 
     def find_places(self, asked: Sequence[tuple[ConversationId, MessageId, bytes]]) -> list[PlaceRecord | None]:
-        found: dict[tuple[str, bytes], tuple[int, int, bytes]] = {}
-        for count, values in split_rows([(name, message_id) for name, message_id, _ in asked]):
+        heads = [self._find_head(name) for name, _, _ in asked]
+        keys = [(head.number, ask[1]) for head, ask in zip(heads, asked, strict=True) if head is not None]
+        found: dict[tuple[int, bytes], tuple[int, int, bytes]] = {}
+        for count, values in split_rows(keys):
             rows = self._run(
-                f"""WITH asked (name, id) AS (VALUES {write_values(count, 2)})
-                SELECT name, id, sequence, received_at_ms, envelope FROM asked
-                CROSS JOIN conversations ON conversation_id = name
-                CROSS JOIN entries ON conversation = number AND message_id = id""",
+                f"""WITH asked (number, id) AS (VALUES {write_values(count, 2)})
+                SELECT number, id, sequence, received_at_ms, envelope
+                FROM asked CROSS JOIN entries ON conversation = number AND message_id = id""",
                 values,
             )
             found.update({(row[0], row[1]): row[2:] for row in rows})
         if not found:
             return [None] * len(asked)
-        places = [found.get((name, message_id)) for name, message_id, _ in asked]
-        return [
-            PlaceRecord(place[0], place[1], place[2] == each[2]) if place else None
-            for place, each in zip(places, asked, strict=True)
-        ]
+        places: list[PlaceRecord | None] = []
+        for head, (_, message_id, envelope) in zip(heads, asked, strict=True):
+            place = found.get((head.number, message_id)) if head is not None else None
+            places.append(PlaceRecord(place[0], place[1], place[2] == envelope) if place is not None else None)
+        return places
 
     def find_place(self, conversation_id: ConversationId, message_id: MessageId, envelope: bytes) -> PlaceRecord | None:
         return self.find_places([(conversation_id, message_id, envelope)])[0]

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any, Final
 
-_SIZES: Final = (256, 64, 16, 4, 1)
+_SIZES: Final = (256, 128, 64, 32, 16, 8, 4, 2, 1)
 """Rows of one statement: few texts, so that all stay prepared; 256 rows of 6 values are below the engine's limit."""
 
 
