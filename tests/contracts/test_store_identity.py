@@ -16,9 +16,11 @@ from curbside.ids import ConversationId, DeviceId, InviteId, UserId
 from curbside.server.store.ports import Change, Store
 from curbside.server.store.records import (
     CheckpointRecord,
+    ConversationRecord,
     DeviceRecord,
     InviteRecord,
     KeyPackageRecord,
+    MemberRecord,
     NewQueueItem,
     SessionRecord,
     SigninRecord,
@@ -141,6 +143,26 @@ async def test_a_revoked_device_keeps_nothing(store: Store) -> None:
     assert await store.read(lambda view: view.identity.find_session(session.token_hash)) is None
     assert await store.read(lambda view: view.identity.count_key_packages(phone.device_id)) == 0
     assert await store.read(lambda view: view.delivery.read_queue(phone.device_id, 0, 9)) == []
+
+
+async def test_revoked_devices_that_are_still_in_a_conversation_are_found(store: Store) -> None:
+    people = [await enrol(store) for _ in range(4)]
+    devices = [phone.device_id for _, phone in people]
+    name = ConversationId(new_id())
+    members = [MemberRecord(phone.device_id, person.user_id, leaf, 1) for leaf, (person, phone) in enumerate(people)]
+
+    def change(tx: Change) -> None:
+        tx.delivery.create_conversation(ConversationRecord(name, 0, 0, 7), b"group")
+        tx.delivery.add_members(name, members)
+        tx.delivery.end_members(name, devices[2:3], 5)
+        for each in devices[:3]:
+            tx.identity.revoke_device(each, 60)
+
+    await store.write(change)
+    expected = sorted((phone.device_id, person.user_id) for person, phone in people[:2])
+    first = await store.read(lambda view: view.delivery.list_left_behind(DeviceId(""), 1))
+    rest = await store.read(lambda view: view.delivery.list_left_behind(first[0][0], 9))
+    assert first + rest == expected
 
 
 async def test_sessions_sign_ins_and_proofs_end(store: Store) -> None:

@@ -6,10 +6,12 @@ from __future__ import annotations
 from running import Person, Running, Wire
 
 from curbside.audit.events import EventName
+from curbside.clock import Clock, ManualClock
 from curbside.crypto.random import random_bytes
 from curbside.ids import ConversationId, DeviceId, encode_id
 from curbside.mls.group import CommitRequest, Group
 from curbside.policy.access import Role, Subject
+from curbside.server.devices import DeviceService
 from curbside.wire import frames
 
 
@@ -47,20 +49,44 @@ async def test_a_commit_that_leaves_a_waiting_removal_out_does_not_undo_it(
     assert (await wire.say(group, b"now he is not")).sequence == 6
 
 
-async def test_revoking_again_asks_again_where_it_was_not_asked(running: Running, alice: Person, bob: Person) -> None:
-    """The server stopped between the end of the device and the asking."""
-    group, wire = await meet(alice, bob)
+async def revoke_unheard(running: Running, bob: Person, clock: Clock) -> DeviceService:
+    """Bob's device ends, and the server before it has asked anybody; what the next one has."""
     services = running.app.services
     assert services is not None
     asking, services.devices.on_device_revoked = services.devices.on_device_revoked, []
     await bob.request("DELETE", f"/v1/devices/{bob.device_id}")
-    services.devices.on_device_revoked = asking
+    again = DeviceService(services.store, clock)
+    again.on_device_revoked = asking
+    return again
+
+
+async def test_revoking_again_asks_again_where_it_was_not_asked(running: Running, alice: Person, bob: Person) -> None:
+    group, wire = await meet(alice, bob)
+    devices = await revoke_unheard(running, bob, running.clock)
     subject = Subject(bob.newcomer.user_id, DeviceId("A" * 22), Role.NURSE)
-    running.call(lambda: services.devices.revoke_device(subject, bob.device_id))
+    running.call(lambda: devices.revoke_device(subject, bob.device_id))
     assert (await wire.receive(frames.Entries)).items[0].kind == frames.KIND_PROPOSAL
-    running.call(lambda: services.devices.revoke_device(subject, bob.device_id))
+    running.call(lambda: devices.revoke_device(subject, bob.device_id))
     assert (await wire.say(group, b"asked once")).code == "pending_proposals"
     assert [e.kind for f in await wire.sync({encode_id(group.group_id): 1}) for e in f.items] == [frames.KIND_PROPOSAL]
+
+
+async def test_a_removal_that_was_cut_short_is_asked_for_by_the_next_sweep(
+    running: Running, alice: Person, bob: Person
+) -> None:
+    """And the log says that the server asked, not the device that is gone."""
+    group, wire = await meet(alice, bob)
+    clock = ManualClock(running.clock.now())
+    devices = await revoke_unheard(running, bob, clock)
+    running.call(devices.sweep)
+    assert (await wire.receive(frames.Entries)).items[0].kind == frames.KIND_PROPOSAL
+    clock.advance(120)
+    running.call(devices.sweep)
+    assert (await wire.say(group, b"asked once")).code == "pending_proposals"
+    proposed = [event for event in running.events() if event.name is EventName.PROPOSAL_ADDED]
+    assert [(event.actor_role, event.actor_device, event.extra["device"]) for event in proposed] == [
+        ("server", "", bob.device_id)
+    ]
 
 
 async def test_a_process_that_is_behind_the_store_catches_up(running: Running, alice: Person, bob: Person) -> None:

@@ -26,7 +26,6 @@ from curbside.audit.events import EventName
 from curbside.clock import Clock, SystemClock
 from curbside.errors import ConfigError, CurbsideError, DeviceRevoked, NotAuthenticated, StoreUnavailable
 from curbside.ids import DeviceId, UserId
-from curbside.policy.access import Role, Subject
 from curbside.policy.validator import OrganizationValidator
 from curbside.server.audit_service import AuditService, AuditSettings
 from curbside.server.blob_opening import open_blob_store
@@ -222,6 +221,7 @@ class CurbsideApp:
                 services.stream.end_expired()
                 await services.sessions.touch_all([each.subject.device_id for each in services.fanout.list_listeners()])
                 await services.identity.sweep()
+                await services.devices.sweep()
                 await self._gateway.turned_away.write(services.store)
                 if await services.audit.is_due():
                     await services.audit.make_checkpoint()
@@ -338,10 +338,10 @@ def build_revocation(
 ) -> Callable[[UserId, DeviceId], Any]:
     """What follows a device's end: its stream closes, and its conversations are asked to remove it."""
 
-    async def end(user_id: UserId, device_id: DeviceId) -> None:
+    async def end(_: UserId, device_id: DeviceId) -> None:
         fanout.end_device(device_id, DeviceRevoked())
         sessions.forget(device_id)
-        await service.propose_removal(device_id, Subject(user_id, device_id, Role.BOT))
+        await service.propose_removal(device_id)
 
     return end
 

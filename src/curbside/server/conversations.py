@@ -42,7 +42,7 @@ from curbside.server.groups import (
     RosterMember,
     is_id,
 )
-from curbside.server.recording import About, Actor, Recorder
+from curbside.server.recording import SERVER, About, Actor, Recorder
 from curbside.server.store.ports import Change, Store, View
 from curbside.server.store.records import (
     ConversationRecord,
@@ -130,7 +130,7 @@ class ConversationService:
             record, members = _find_for(tx, conversation_id)
             _check_member("R-conversation-read", subject, members)
             assert record is not None
-            tx.append_audit(self._done(EventName.GROUP_VIEWED, subject, conversation_id))
+            tx.append_audit(self._done(EventName.GROUP_VIEWED, Actor.of(subject), conversation_id))
             return _build_state(record, members)
 
         return await self._store.write(
@@ -141,7 +141,7 @@ class ConversationService:
         """Conversations that the caller's device is a member of now."""
 
         def change(tx: Change) -> list[ConversationState]:
-            tx.append_audit(self._done(EventName.GROUP_VIEWED, subject, ""))
+            tx.append_audit(self._done(EventName.GROUP_VIEWED, Actor.of(subject), ""))
             found = tx.delivery.list_conversations(subject.device_id)
             return [_build_state(record, tx.delivery.list_members(record.conversation_id)) for record in found]
 
@@ -177,7 +177,7 @@ class ConversationService:
             tx.delivery.create_conversation(record, state)
             member = MemberRecord(creator.device_id, creator.user_id, creator.leaf, 1)
             tx.delivery.add_members(conversation_id, [member])
-            tx.append_audit(self._done(EventName.GROUP_CREATED, subject, conversation_id))
+            tx.append_audit(self._done(EventName.GROUP_CREATED, Actor.of(subject), conversation_id))
             return _build_state(record, [member])
 
         return await self._store.write(change, refused)
@@ -305,7 +305,7 @@ class ConversationService:
             tx.delivery.append_entries(conversation_id, step.group.epoch, step.proposals, while_waiting=True)
             extra: dict[str, Extra] = {"epoch": step.group.epoch, "cause": "commit.left_out"}
             for _ in step.proposals:
-                tx.append_audit(self._done(EventName.PROPOSAL_ADDED, request.subject, conversation_id, extra))
+                tx.append_audit(self._done(EventName.PROPOSAL_ADDED, SERVER, conversation_id, extra))
         removed = [member.device_id for member in step.change.removed]
         tx.delivery.end_members(conversation_id, removed, sequence)
         added = [MemberRecord(m.device_id, m.user_id, m.leaf, sequence + 1) for m in step.change.added]
@@ -323,14 +323,14 @@ class ConversationService:
     def _list_commit_events(self, request: _Commit, step: _Step, sequence: int) -> Iterable[AuditEvent]:
         subject, conversation_id = request.subject, request.conversation_id
         extra: dict[str, Extra] = {"epoch": step.group.epoch, "sequence": sequence}
-        yield self._done(EventName.COMMIT_ACCEPTED, subject, conversation_id, extra)
+        yield self._done(EventName.COMMIT_ACCEPTED, Actor.of(subject), conversation_id, extra)
         for name, members in (
             (EventName.MEMBER_ADDED, step.change.added),
             (EventName.MEMBER_REMOVED, step.change.removed),
         ):
             for member in members:
                 who: dict[str, Extra] = {"user": member.user_id, "device": member.device_id}
-                yield self._done(name, subject, conversation_id, extra | who)
+                yield self._done(name, Actor.of(subject), conversation_id, extra | who)
 
     def _publish(self, request: _Commit, change: RosterChange, appended: Appended, queued: Sequence[DeviceId]) -> None:
         record = EntryRecord(
@@ -354,7 +354,7 @@ class ConversationService:
 
     # --- the delivery service's proposals -----------------------------------------------------
 
-    async def propose_removal(self, device_id: DeviceId, by: Subject) -> int:
+    async def propose_removal(self, device_id: DeviceId) -> int:
         """Ask every conversation of a revoked device to remove it; how many were asked.
 
         From then on nobody sends before the removal is committed. Where it waits already, nothing is asked.
@@ -371,7 +371,7 @@ class ConversationService:
             try:
                 async with self._lock(record.conversation_id):
                     asked += await self._until_present(
-                        record.conversation_id, partial(self._propose_locked, record.conversation_id, device_id, by)
+                        record.conversation_id, partial(self._propose_locked, record.conversation_id, device_id)
                     )
             except CurbsideError as error:  # the others are asked all the same
                 self._cache.drop(record.conversation_id)
@@ -380,7 +380,7 @@ class ConversationService:
             raise failure
         return asked
 
-    async def _propose_locked(self, conversation_id: ConversationId, device_id: DeviceId, by: Subject) -> bool:
+    async def _propose_locked(self, conversation_id: ConversationId, device_id: DeviceId) -> bool:
         present = await self._get_present(conversation_id)
         leaf = next((member.leaf for member in present.list_members() if member.device_id == device_id), None)
         if leaf is None or any(member.device_id == device_id for member in present.list_leaving()):
@@ -394,7 +394,7 @@ class ConversationService:
             sequence = tx.delivery.append_entries(conversation_id, epoch, [entry], while_waiting=True)
             tx.delivery.advance_epoch(conversation_id, epoch, group.save(), len(group.list_waiting()))
             extra: dict[str, Extra] = {"epoch": epoch, "sequence": sequence, "device": device_id}
-            tx.append_audit(self._done(EventName.PROPOSAL_ADDED, by, conversation_id, extra))
+            tx.append_audit(self._done(EventName.PROPOSAL_ADDED, SERVER, conversation_id, extra))
             return sequence
 
         try:
@@ -414,11 +414,11 @@ class ConversationService:
     # --- audit and locks ----------------------------------------------------------------------
 
     def _done(
-        self, name: EventName, subject: Subject, conversation_id: str, extra: dict[str, Extra] | None = None
+        self, name: EventName, actor: Actor, conversation_id: str, extra: dict[str, Extra] | None = None
     ) -> AuditEvent:
         object_type = ObjectType.CONVERSATION if conversation_id else ObjectType.NONE
         about = About(name, _RULES[name], object_type, conversation_id, extra or {})
-        return self._recorder.done(about, Actor.of(subject))
+        return self._recorder.done(about, actor)
 
     def _refused(self, name: EventName, subject: Subject, conversation_id: str, rule: str) -> Refused:
         known = conversation_id if is_id(conversation_id) else ""

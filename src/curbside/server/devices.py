@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final
 
 from curbside.audit.events import EventName, ObjectType
 from curbside.clock import Clock
@@ -10,10 +12,12 @@ from curbside.errors import NotFound
 from curbside.ids import DeviceId, UserId, decode_id
 from curbside.policy.access import Relation, Subject, check_access
 from curbside.server.recording import About, Actor, Recorder
-from curbside.server.store.ports import Change, Store
+from curbside.server.store.ports import Change, Store, View
 from curbside.server.store.records import DeviceRecord
 from curbside.wire import bodies
 
+SWEEP_SECONDS: Final = 60
+PAGE: Final = 500
 OnRevoked = Callable[[UserId, DeviceId], Awaitable[None]]
 """Called after a device's end is durable: close its stream, propose its removal from its conversations."""
 
@@ -26,6 +30,9 @@ class DeviceService:
         self._clock = clock
         self._recorder = Recorder(clock)
         self.on_device_revoked: list[OnRevoked] = []
+        self._swept_at = 0
+        self._asked: set[DeviceId] = set()
+        """Whose conversations were all asked since this process began: asking once is enough."""
 
     async def list_devices(self, subject: Subject) -> bodies.DeviceList:
         """The asker's own devices, revoked ones too."""
@@ -42,7 +49,7 @@ class DeviceService:
     async def revoke_device(self, subject: Subject, device_id: str) -> None:
         """End a device: its sessions and key packages are gone when this returns.
 
-        Repeating is harmless, and asks those conversations that were not asked, since the server stopped meanwhile.
+        Repeating is harmless, and asks those conversations that were not asked, as `sweep` does by itself.
 
         Raises: NotFound, also when the device is not for the asker to end; Malformed.
         """
@@ -66,8 +73,29 @@ class DeviceService:
             return device.user_id
 
         owner = await self._store.write(revoke, self._recorder.refused(about, Actor.of(subject)))
+        await self._tell(owner, target)
+
+    async def sweep(self) -> None:
+        """Once a minute: do what follows a device's end where a process ended before it was done."""
+        now = self._clock.now()
+        if now - self._swept_at < SWEEP_SECONDS:
+            return
+        self._swept_at = now
+        after = DeviceId("")
+        while found := await self._store.read(partial(_list_left_behind, after)):
+            for device_id, user_id in found:
+                if device_id not in self._asked:
+                    await self._tell(user_id, device_id)
+            after = found[-1][0]
+
+    async def _tell(self, owner: UserId, device_id: DeviceId) -> None:
         for call in self.on_device_revoked:
-            await call(owner, target)
+            await call(owner, device_id)
+        self._asked.add(device_id)
+
+
+def _list_left_behind(after: DeviceId, view: View) -> list[tuple[DeviceId, UserId]]:
+    return view.delivery.list_left_behind(after, PAGE)
 
 
 def _show(device: DeviceRecord, subject: Subject) -> bodies.DeviceInfo:

@@ -50,6 +50,8 @@ class Actor:
 
 NOBODY: Final = Actor()
 AUTHORITY: Final = Actor(role="authority")
+SERVER: Final = Actor(role="server")
+"""The delivery service itself, as the groups' external sender."""
 
 
 class Recorder:

@@ -98,6 +98,10 @@ class DeliveryView(Protocol):
 
     def list_cursors(self, device_id: DeviceId) -> dict[ConversationId, int]: ...
 
+    def list_left_behind(self, after: DeviceId, limit: int) -> list[tuple[DeviceId, UserId]]:
+        """Revoked devices that are still in a conversation, by id, from behind `after` on ("" for the first)."""
+        ...
+
 
 class DeliveryChange(DeliveryView, Protocol):
     """What may change in delivery."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from curbside.errors import CurbsideError, DuplicateRequest, EpochConflict, NotFound, PendingProposals
-from curbside.ids import ConversationId, DeviceId, MessageId
+from curbside.ids import ConversationId, DeviceId, MessageId, UserId
 from curbside.server.store.postgres_session import Session, columns
 from curbside.server.store.records import (
     ConversationRecord,
@@ -86,6 +86,15 @@ class PostgresDelivery:
         counted = "SELECT 1 FROM stays WHERE device_id = %s AND last_sequence IS NULL LIMIT %s"
         row = self._session.one(f"SELECT count(*) FROM ({counted}) AS present", (device_id, limit))
         return int(row[0]) if row else 0
+
+    def list_left_behind(self, after: DeviceId, limit: int) -> list[tuple[DeviceId, UserId]]:
+        rows = self._session.all(
+            """SELECT device_id, user_id FROM devices WHERE revoked_at > 0 AND device_id > %s
+            AND EXISTS (SELECT 1 FROM stays WHERE stays.device_id = devices.device_id AND last_sequence IS NULL)
+            ORDER BY device_id LIMIT %s""",
+            (after, limit),
+        )
+        return [(DeviceId(device), UserId(user)) for device, user in rows]
 
     def find_group_state(self, conversation_id: ConversationId) -> bytes | None:
         row = self._session.one("SELECT group_state FROM conversations WHERE conversation_id = %s", (conversation_id,))

@@ -37,6 +37,7 @@ CREATE TABLE devices (
     revoked_at      INTEGER NOT NULL DEFAULT 0         -- when it was removed; 0: active
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX devices_by_user ON devices (user_id, created_at);
+CREATE INDEX devices_revoked ON devices (device_id) WHERE revoked_at > 0;
 
 CREATE TABLE sessions (
     token_hash      BLOB    NOT NULL PRIMARY KEY,      -- SHA-256 of the token
