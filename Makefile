@@ -9,7 +9,7 @@ WEB_SOURCES := $(shell find web/src web/public web/index.html web/patches web/sc
 WEB_CONFIG := web/vite.config.ts web/tsconfig.json
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos check fmt bench setup setup-test web clean lock chromium
+.PHONY: help run test chaos check fmt bench setup setup-test web clean lock chromium proxies
 .DELETE_ON_ERROR:
 
 help: ## show the targets
@@ -18,7 +18,7 @@ help: ## show the targets
 run: setup web ## set up what is missing, then start Curbside with demo accounts (ARGS="--port 9000" for options)
 	@$(BIN)/curbside demo $(ARGS)
 
-test: setup-test web chromium ## set up what is missing, then run every gate and the whole test suite
+test: setup-test web chromium proxies ## set up what is missing, then run every gate and the whole test suite
 	@$(BIN)/python tools/run_tests.py $(ARGS)
 
 chaos: setup-test ## kill, cut, fill, slow and step the clock under load, 20 times each (ARGS="-k clock" for some)
@@ -47,8 +47,8 @@ clean: ## remove everything that was made here: .venv, packages, builds, caches 
 lock: $(STAMPS)/venv ## resolve the Python packages anew and write the hash locks
 	@tools/lock.sh
 
-chromium:
-	@tools/setup.sh chromium
+chromium proxies:
+	@tools/setup.sh $@
 
 $(STAMPS)/venv: requirements/bootstrap.txt
 	@echo "set-up: Python environment"

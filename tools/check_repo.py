@@ -60,6 +60,7 @@ IMPORT_NAMES = {
     "opentelemetry-exporter-otlp-proto-http": "opentelemetry",
     "opentelemetry-sdk": "opentelemetry",
     "pillow": "PIL",
+    "pyyaml": "yaml",
 }
 
 

@@ -78,6 +78,7 @@ SUITES = [
     Suite("contracts"),
     Suite("sim"),
     Suite("security"),
+    Suite("deploy", parallel=False),
     Suite("interop", parallel=False),
     Suite("e2e", parallel=False),
 ]

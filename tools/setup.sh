@@ -5,6 +5,7 @@
 #   tools/setup.sh packages run    install the hash-locked packages of requirements/run.txt (or test), and this project
 #   tools/setup.sh node_modules    install the web client's packages, apply and verify the patches
 #   tools/setup.sh chromium        make sure that a Chromium is there for the browser tests
+#   tools/setup.sh proxies         the same for nginx and Caddy, for the tests of deploy/
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -93,6 +94,21 @@ step_chromium() {
         apt_install chromium
     else
         stop "the browser tests need Chromium" "sudo apt-get install chromium (or set CURBSIDE_CHROMIUM to one)"
+    fi
+}
+
+step_proxies() {
+    missing=
+    for program in nginx caddy; do
+        PATH="$PATH:/usr/sbin" command -v $program >/dev/null 2>&1 || missing="$missing $program"
+    done
+    [ -z "$missing" ] && return
+    # shellcheck disable=SC2086 # words on purpose; nginx-light holds all that the example uses
+    set -- $(printf '%s' "$missing" | sed 's/nginx/nginx-light/')
+    if is_root && command -v apt-get >/dev/null; then
+        apt_install "$@"
+    else
+        stop "the tests of deploy/ need $*" "sudo apt-get install $* (they need not be started)"
     fi
 }
 
