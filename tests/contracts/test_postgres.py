@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -371,6 +371,32 @@ async def test_values_that_do_not_fit_are_refused_and_leave_the_store_usable(sto
     assert await append(store, name, big) == 1
     rows = await store.read(lambda view: view.delivery.read_entries(name, 0, 1 << 62, 1 << 40))
     assert [(row.kind, row.received_at) for row in rows] == [(2, (1 << 62) + 1)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("bigint", [1, -2, 2**63 - 1, -(2**63)]),
+        ("bytea", [b"", b"\x00\xff" * 1000, b"x"]),
+        ("text", ["", "ä", "x" * 300]),
+        ("text", []),
+        ("bigint", [None, 3]),
+        ("bigint", [None, None]),
+        ("boolean", [True, False]),
+    ],
+)
+async def test_arrays_arrive_as_they_were(store: PostgresStore, kind: str, values: list[Any]) -> None:
+    def change(tx: Change) -> tuple[Any, ...] | None:
+        ask_one: Callable[..., tuple[Any, ...] | None] = tx.delivery._session.one  # type: ignore[attr-defined]
+        parts = f"unnest(%s::{kind}[]) WITH ORDINALITY AS parts (part, place)"
+        return ask_one(f"SELECT %s::{kind}[], array_agg(part ORDER BY place) FROM {parts}", (values, values))
+
+    assert await store.write(change) == (values, values or None)
+
+
+async def test_numbers_that_do_not_fit_an_array_are_refused(store: PostgresStore) -> None:
+    with pytest.raises(UsageError):
+        await store.write(lambda tx: tx.delivery._session.one("SELECT %s::bigint[]", ([1 << 63],)))  # type: ignore[attr-defined]
 
 
 # --- sealing --------------------------------------------------------------------------------------

@@ -184,7 +184,7 @@ def _append_missing(tx: Change, wanted: list[tuple[ConversationId, MessageId]], 
         record = tx.delivery.find_conversation(name)
         assert record is not None
         batches.append(EntryBatch(name, record.epoch, [NewEntry(0, each, 1, each) for each in ids]))
-    places = {}
+    places: dict[MessageId, int] = {}
     for batch, first in zip(batches, tx.delivery.append_batches(batches), strict=True):
         if isinstance(first, CurbsideError):
             raise first

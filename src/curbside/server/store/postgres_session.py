@@ -21,6 +21,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from curbside.errors import CurbsideError, IntegrityError, StorageFull, StoreUnavailable, UsageError
+from curbside.server.store.postgres_arrays import ArrayDumper
 
 Row = tuple[Any, ...]
 LOCK_CLASS: Final = 0x43524253
@@ -51,6 +52,7 @@ class Session:
 
     def __init__(self, connection: psycopg.Connection[Row]) -> None:
         self.connection = connection
+        connection.adapters.register_dumper(list, ArrayDumper)
         self.has_turn = False
         """Whether the transaction is the only one that writes."""
         self.asked_for_turn: TurnNeededError | None = None
