@@ -32,7 +32,7 @@ from curbside.ids import encode_base64url
 from curbside.server.config import Config
 from curbside.server.headers import Headers, build_security_headers
 from curbside.server.limits import RateLimit
-from curbside.server.logs import LogEvent, Method, find_code, find_place
+from curbside.server.logs import LogEvent, Method, find_code, find_place, show_id
 from curbside.server.metrics import Metrics
 from curbside.server.metrics_access import MetricsAccess
 from curbside.server.origins import find_header, find_origin, is_foreign
@@ -130,7 +130,9 @@ class Gateway:
             await exchange.send_problem(StoreUnavailable())
         except Exception as error:  # noqa: BLE001 - the last place that can still answer; the cause is never told
             failure = error
-            self._parts.log.error(LogEvent.REQUEST_FAILED, place=find_place(error), request=exchange.request_id)
+            self._parts.log.error(
+                LogEvent.REQUEST_FAILED, place=find_place(error), request=show_id(exchange.request_id)
+            )
             await exchange.send_problem(UsageError())
         finally:
             self._count(scope, exchange)
@@ -158,7 +160,7 @@ class Gateway:
             status=exchange.status,
             code=find_code(failure),
             ms=round(seconds * 1000, 1),
-            request=exchange.request_id,
+            request=show_id(exchange.request_id),
         )
 
     async def _answer(self, scope: Scope, receive: Receive, exchange: _Exchange) -> None:

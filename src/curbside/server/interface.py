@@ -17,7 +17,7 @@ from curbside.crypto.random import random_bytes
 from curbside.errors import ConfigError, CurbsideError, Malformed, NotFound, TooLarge, UsageError
 from curbside.ids import encode_base64url
 from curbside.policy.access import find_rule
-from curbside.server.logs import LogEvent, find_code, find_place
+from curbside.server.logs import LogEvent, find_code, find_place, show_id
 from curbside.server.problems import encode_problem
 from curbside.server.routes import (
     audit,
@@ -150,7 +150,9 @@ class ErrorAnswers:
         """An error of ours. status: in place of the class's own."""
         request_id = request.scope["state"].get("request_id") or encode_base64url(random_bytes(16))
         if type(error).status >= 500:
-            self._log.error(LogEvent.REQUEST_FAILED, code=find_code(error), place=find_place(error), request=request_id)
+            self._log.error(
+                LogEvent.REQUEST_FAILED, code=find_code(error), place=find_place(error), request=show_id(request_id)
+            )
         found, headers, body = encode_problem(error, request_id, status)
         return Response(body, status_code=found, headers=headers, media_type=headers["content-type"])
 

@@ -1,7 +1,7 @@
 """Structured logs that cannot hold content: event names from an enum, values from an allow-list of types.
 
-A value is a number, a bool, an id (22 characters of base64url), a problem code, a place in the source, or a member of
-a StrEnum; anything else is refused, also strings: what cannot be written cannot leak.
+A value is a number, a bool, an id (`show_id`), a problem code, a place in the source, or a member of a StrEnum.
+Anything else is refused, also a string that looks like one of these: what cannot be written cannot leak.
 """
 
 from __future__ import annotations
@@ -68,6 +68,22 @@ class Code(str):
     __slots__ = ()
 
 
+class Id(str):
+    """An id of something of ours. Made by `show_id` alone."""
+
+    __slots__ = ()
+
+
+def show_id(raw: str) -> Id:
+    """An id that the caller made or has found in the store; never what a request says one is.
+
+    Raises: UsageError for what has not the form of an id.
+    """
+    if not _ID.match(raw):
+        raise UsageError("not the form of an id")
+    return Id(raw)
+
+
 def find_code(error: BaseException | None) -> Code:
     """The code of an error; "internal" for what is none of ours."""
     if error is None:
@@ -92,9 +108,7 @@ def find_place(error: BaseException) -> Place:
 def refuse_free_text(_logger: Any, _method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """structlog processor. Raises: UsageError for a value that could be free text."""
     for name, value in fields.items():
-        is_allowed = isinstance(value, bool | int | float | StrEnum | Code | Place) or (
-            isinstance(value, str) and _ID.match(value)
-        )
+        is_allowed = isinstance(value, bool | int | float | StrEnum | Code | Place | Id)
         if not is_allowed or (name == "event" and not isinstance(value, LogEvent)):
             raise UsageError(f"field {name} of a log event may not be logged")
     return fields

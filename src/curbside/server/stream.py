@@ -34,7 +34,7 @@ from curbside.server.delivery import DeliveryService
 from curbside.server.fanout import Fanout
 from curbside.server.flusher import Flusher
 from curbside.server.limits import RateLimit
-from curbside.server.logs import LogEvent, find_code, find_place
+from curbside.server.logs import LogEvent, find_code, find_place, show_id
 from curbside.server.metrics import Metrics
 from curbside.server.origins import find_origin, is_foreign
 from curbside.server.presence import PresenceService
@@ -287,7 +287,7 @@ class Stream:
         if former is not None:
             former.replace()
         parts.metrics.streams.inc()
-        parts.log.info(LogEvent.STREAM_OPENED, device=subject.device_id)
+        parts.log.info(LogEvent.STREAM_OPENED, device=show_id(subject.device_id))
 
     # --- frames -----------------------------------------------------------------------------------
 

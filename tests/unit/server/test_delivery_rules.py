@@ -29,7 +29,7 @@ from curbside.mls.codec import u64, vector
 from curbside.server import limits as rates
 from curbside.server.groups import SendView, check_envelope, check_epoch, is_id
 from curbside.server.limits import RateLimit
-from curbside.server.logs import LogEvent, Method, build_logger, find_code, find_place
+from curbside.server.logs import LogEvent, Method, build_logger, find_code, find_place, show_id
 from curbside.server.problems import encode_problem
 from curbside.wire.frames import Send
 
@@ -176,14 +176,27 @@ def test_every_error_has_a_code_that_can_be_logged() -> None:
 def test_free_text_cannot_be_logged() -> None:
     out = io.StringIO()
     log = build_logger("info", out)
-    log.info(LogEvent.REQUEST, method=Method.GET, device=encode_id(GROUP), ms=1.5, is_ok=True)
-    for fields in ({"name": "Alice"}, {"x": b"bytes"}, {"x": ["list"]}, {"x": None}, {"x": NotFound("secret")}):
+    log.info(LogEvent.REQUEST, method=Method.GET, device=show_id(encode_id(GROUP)), ms=1.5, is_ok=True)
+    looks_like_an_id = {"name": "AliceAngOfWardNumber14"}
+    for fields in (
+        {"name": "Alice"},
+        looks_like_an_id,
+        {"code": "not_found"},
+        {"x": b"bytes"},
+        {"x": ["list"]},
+        {"x": None},
+        {"x": NotFound("secret")},
+    ):
         with pytest.raises(UsageError):
             log.info(LogEvent.REQUEST, **fields)
     with pytest.raises(UsageError):
         log.info("a sentence")
     assert len(out.getvalue().splitlines()) == 1
     assert "Alice" not in out.getvalue()
+    for text in ("", "Alice", "AliceAngOfWardNumber14 ", "Ä" * 22):
+        with pytest.raises(UsageError) as refused:
+            show_id(text)
+        assert not text or text not in str(refused.value)
 
 
 def test_a_place_names_lines_and_not_what_was_said() -> None:
