@@ -6,10 +6,11 @@ import argparse
 import asyncio
 import gc
 import sys
+import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from bench import budgets, client, crash, delivery, idle, mls, restore
+from bench import budgets, client, cost, crash, delivery, growth, idle, mls, restore
 from bench.figures import Figure, draw_table, write_json
 from bench.plan import Plan
 from bench.process import load_pinned
@@ -25,9 +26,11 @@ WORKS: dict[str, Work] = {
     "catch-up": delivery.measure_catch_up,
     "idle": idle.measure_idle,
     "crash": crash.measure_crash,
+    "cost": cost.measure_cost,
     "restore": restore.measure_restore,
+    "growth": growth.measure_growth,
 }
-UNPINNED = {"mls", "client", "restore"}
+UNPINNED = {"mls", "client", "restore", "growth"}
 """Works whose load is itself what is measured."""
 RESULTS = Path(__file__).resolve().parent / "results" / "latest.json"
 EXAMPLES = """examples:
@@ -43,20 +46,25 @@ works:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure what is named; 0 when all budgets are kept, or none was looked at."""
+    """Measure what is named; 0 when everything ran, and all budgets that were looked at are kept."""
     options = _parse(arguments)
     figures: list[Figure] = []
+    failed = False
     for name in options.names or WORKS:
         print(f"measuring {name}", file=sys.stderr, flush=True)
         with load_pinned(not options.unpinned and name not in UNPINNED) as is_pinned:
-            figures += asyncio.run(_measure(name, Plan(options.quick, tuple(options.backends), is_pinned)))
+            try:
+                figures += asyncio.run(_measure(name, Plan(options.quick, tuple(options.backends), is_pinned)))
+            except Exception:  # noqa: BLE001  the other works are worth their minutes all the same
+                failed = True
+                traceback.print_exc()
+        write_json(options.json, figures)
         gc.collect()
     print(draw_table(figures))
-    write_json(options.json, figures)
     print(f"figures: {options.json}", file=sys.stderr)
-    if options.publish:
-        budgets.publish(options.json)
-    return int(any(figure.is_kept is False for figure in figures))
+    if options.publish and not failed:
+        budgets.publish([options.json])
+    return int(failed or any(figure.is_kept is False for figure in figures))
 
 
 async def _measure(name: str, plan: Plan) -> list[Figure]:
@@ -78,7 +86,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--unpinned", action="store_true", help="let server and load generator use any core")
     parser.add_argument("--json", type=Path, metavar="FILE", default=RESULTS, help="where to write the figures")
-    parser.add_argument("--publish", action="store_true", help="write docs/budgets.{json,md,svg} as well")
+    parser.add_argument("--publish", action="store_true", help="write docs/budgets.* and docs/scale.md too")
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.names if name not in WORKS]:
         parser.error(f"no such work: {', '.join(unknown)}; there are {', '.join(WORKS)}")

@@ -1,7 +1,7 @@
 """The table of budgets with what was measured, as a page of the documentation and a picture.
 
-    python -m bench --publish                   measures, then writes docs/budgets.{json,md,svg}
-    python -m bench.budgets FILE.json           writes them from figures that were measured before
+    python -m bench --publish                   measures, then writes docs/budgets.{json,md,svg}, docs/scale.md
+    python -m bench.budgets FILE.json …         writes them from figures that were measured before
 
 The peers' figures were measured with another load generator that does the same works, on the same kind of machine (two
 cores, server and database on one of them) on another day. They say where others stand; only what stands in one run may
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench import scale
 from bench.plot import Bar, draw_bars
 from bench.target import BACKENDS, CLUSTER, DURABILITY, EMBEDDED, POSTGRES, RELAY
 
@@ -191,14 +192,20 @@ def draw(results: Results) -> str:
     return draw_bars("Measured by work; the budget in brackets", groups)
 
 
-def publish(source: Path) -> None:
-    """Write page, picture and figures into docs."""
-    body = json.loads(source.read_text("utf-8"))
-    results = Results(body)
+def publish(sources: Sequence[Path]) -> None:
+    """Write pages, picture and figures into docs. A work that is in several sources counts as in the last one."""
+    bodies = [json.loads(source.read_text("utf-8")) for source in sources]
+    chosen: dict[str, list[dict[str, Any]]] = {}
+    for body in bodies:
+        works = dict.fromkeys(each["work"] for each in body["figures"])
+        chosen |= {work: [each for each in body["figures"] if each["work"] == work] for work in works}
+    body = {"machine": bodies[-1]["machine"], "figures": [each for figures in chosen.values() for each in figures]}
+    results, page = Results(body), DOCS / "scale.md"
     (DOCS / f"{NAME}.json").write_text(json.dumps(body, indent=1, ensure_ascii=False) + "\n", "utf-8")
     (DOCS / f"{NAME}.md").write_text(render(results), "utf-8")
     (DOCS / f"{NAME}.svg").write_text(draw(results), "utf-8")
+    page.write_text(scale.replace(page.read_text("utf-8"), results.figures), "utf-8")
 
 
 if __name__ == "__main__":
-    publish(Path(sys.argv[1]))
+    publish([Path(argument) for argument in sys.argv[1:]])

@@ -76,10 +76,6 @@ class Database:
         """Size of the database's tables and indexes."""
         return self._ask("SELECT pg_database_size(current_database())")
 
-    def commits(self) -> int:
-        """Transactions committed so far, the ones that only read included."""
-        return self._ask("SELECT sum(xact_commit) FROM pg_stat_database")
-
     def _ask(self, query: str) -> int:
         with psycopg.connect(self.url, autocommit=True) as connection:
             row = connection.execute(query.encode()).fetchone()

@@ -33,7 +33,7 @@ async def open_all(plan: Plan, count: int, groups: Sequence[Sequence[int]]) -> A
 async def measure_sends(plan: Plan) -> list[Figure]:
     """w1: direct pairs in a closed loop, k messages in flight in each; acknowledged and delivered."""
     sizes, found = sizes_of(plan), list[Figure]()
-    async with open_all(plan, 2 * sizes.pairs, _pairs(sizes)) as targets:
+    async with open_all(plan, 2 * sizes.pairs, list_pairs(sizes)) as targets:
         loads = [await Load.open(target, is_pinned=plan.is_pinned) for target in targets]
         for in_flight, budget in ((1, 5_000.0), (4, 8_000.0)):
             runs = await _alternate(loads, sizes.runs, lambda load, k=in_flight: load.run_closed(k, sizes.seconds))
@@ -60,14 +60,15 @@ async def measure_steady(plan: Plan) -> list[Figure]:
     """w3: direct pairs in an open loop, at a rate that does not depend on the answers."""
     sizes = sizes_of(plan)
     seconds = sizes.seconds if plan.is_quick else 2 * sizes.seconds
-    async with open_all(plan, 2 * sizes.pairs, _pairs(sizes)) as targets:
+    async with open_all(plan, 2 * sizes.pairs, list_pairs(sizes)) as targets:
         loads = [await Load.open(target, is_pinned=plan.is_pinned) for target in targets]
         runs = await _alternate(loads, sizes.runs, lambda load: load.run_open(STEADY_PER_SECOND, seconds))
     report = Report("steady", f"{STEADY_PER_SECOND:.0f} msg/s", plan, runs)
     return report.spans("p50", 0.5, 2.0) + report.spans("p99", 0.99, 10.0) + report.shares()
 
 
-def _pairs(sizes: Sizes) -> list[tuple[int, int]]:
+def list_pairs(sizes: Sizes) -> list[tuple[int, int]]:
+    """Who is in each conversation: two people, nobody in two."""
     return [(2 * number, 2 * number + 1) for number in range(sizes.pairs)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import tempfile
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,11 +19,12 @@ AT_ONCE = 50
 
 @dataclass
 class _Weights:
-    """starts: seconds. empty: MiB. each: KiB."""
+    """starts: seconds. empty: MiB. each: KiB. rates: connections a second."""
 
     starts: list[float] = field(default_factory=list)
     empty: list[float] = field(default_factory=list)
     each: list[float] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
 
 
 async def measure_idle(plan: Plan) -> list[Figure]:
@@ -40,12 +42,14 @@ async def measure_idle(plan: Plan) -> list[Figure]:
         ("from start to the first answer", "s", "starts", 1.0),
         ("memory at start", "MiB", "empty", None),
         (f"memory of each of {sizes.connections:,} idle connections", "KiB", "each", 30.0),
+        ("streams opened and proved", "/s", "rates", None),
     ):
         reference = getattr(found[RELAY], kind) if RELAY in found else ()
         for backend in plan.ours:
             kept = budget if backend == EMBEDDED and not plan.is_quick else None
             runs = getattr(found[backend], kind)
-            figures.append(Figure("idle", what, unit, runs, reference, kept, backend=backend))
+            is_ceiling = kind != "rates"
+            figures.append(Figure("idle", what, unit, runs, reference, kept, is_ceiling, backend))
     return figures
 
 
@@ -57,8 +61,10 @@ async def _measure(target: Target, sizes: Sizes) -> _Weights:
         found.empty.append(target.memory_kib() / 1024)
     await (await target.connect(0)).close()  # what the first connection of all costs is no other's
     before, streams, count = target.memory_kib(), [], sizes.connections
+    began = time.perf_counter()
     for at in range(0, count, AT_ONCE):
         streams += await asyncio.gather(*(target.connect(place) for place in range(at, min(count, at + AT_ONCE))))
+    found.rates.append(count / (time.perf_counter() - began))
     for stream in streams:
         await stream.sync({})
     await asyncio.sleep(SETTLE_SECONDS if count > AT_ONCE else 0)

@@ -101,7 +101,7 @@ class Lane:
 
 @dataclass
 class Load:
-    """All lanes of one target. landed: called with a message's lane when everybody has it."""
+    """All lanes of one target. count: messages sent so far."""
 
     target: Target
     is_pinned: bool = False
@@ -112,7 +112,7 @@ class Load:
     _landed: Callable[[Lane], None] = field(default=lambda _: None)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
     _prefix: bytes = field(default_factory=lambda: random_bytes(8))
-    _count: int = 0
+    count: int = 0
     _failure: str = ""
 
     @classmethod
@@ -133,8 +133,8 @@ class Load:
 
     def next_message(self) -> tuple[int, bytes]:
         """A request number and a message id that were not used yet."""
-        self._count += 1
-        return self._count, self._prefix + self._count.to_bytes(8, "big")
+        self.count += 1
+        return self.count, self._prefix + self.count.to_bytes(8, "big")
 
     # --- what the streams tell ------------------------------------------------------------------
 

@@ -88,12 +88,12 @@ class Stream:
         """Connect and prove who it is."""
         address = "ws" + url.removeprefix("http") + "/v1/stream"
         socket = await connect(address, compression=None, max_size=FRAME_BYTES, proxy=None)
-        tag, nonce, _server_time, protocol = msgspec.msgpack.decode(await socket.recv())
+        tag, nonce, _server_time, protocol = msgspec.msgpack.decode(await socket.recv(decode=False))
         assert (tag, protocol) == ("challenge", PROTOCOL)
         seed = base64.urlsafe_b64decode(credentials["api_key"] + "==")
         proof = make_proof(seed, "GET", f"{url}/v1/stream", credentials["token"], nonce)
         await socket.send(msgspec.msgpack.encode(["auth", credentials["token"], proof, PROTOCOL]))
-        tag, *rest = msgspec.msgpack.decode(await socket.recv())
+        tag, *rest = msgspec.msgpack.decode(await socket.recv(decode=False))
         assert tag == "ready", rest
         return cls(socket)
 
@@ -114,7 +114,7 @@ class Stream:
 
     async def receive(self) -> None:
         """Take one frame."""
-        tag, *fields = msgspec.msgpack.decode(await self._socket.recv())
+        tag, *fields = msgspec.msgpack.decode(await self._socket.recv(decode=False))
         match tag:
             case "stored":
                 self.stored |= {request: sequence for request, sequence, _received_at in fields[0]}

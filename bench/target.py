@@ -122,6 +122,15 @@ class Target:
         """Memory of all parts."""
         return memory_kib(self._pids)
 
+    def list_node_pids(self) -> list[int]:
+        """Processes of the server itself."""
+        engines = (self.database, self.bus)
+        return [pid for part in self.parts if part not in engines for pid in part.list_pids()]
+
+    def stored_bytes(self) -> int:
+        """Size of the files in its folder."""
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+
     def written_bytes(self) -> int:
         """Bytes that all parts handed to storage so far."""
         return written_bytes(self._pids)
