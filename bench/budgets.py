@@ -53,7 +53,7 @@ ROWS = (
         "≤ 0.4", ("", "4.27", "1.82", "0.09")),
     Row("w5, start to first answer, s", "idle", "from start to the first answer", "≤ 1",
         ("2.7", "0.12", "2.0", "0.04")),
-    Row("w5, KiB of an idle connection", "idle", "memory of each of 2,000 idle connections", "≤ 30",
+    Row("w5, KiB of an idle connection", "idle", "memory of each idle connection", "≤ 30",
         ("60", "59", "41", "87")),
     Row("w6, acknowledged and lost, 3 × kill -9", "crash", "acknowledged, then missing after 3 kills", "0",
         ("0", "0", "5–11 of 3,100", "0")),

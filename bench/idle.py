@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.figures import Figure
-from bench.plan import Plan, Sizes, sizes_of
+from bench.plan import Plan, sizes_of
 from bench.target import EMBEDDED, RELAY, Target, open_target
 
 SETTLE_SECONDS = 2.0
@@ -35,13 +35,14 @@ async def measure_idle(plan: Plan) -> list[Figure]:
     found: dict[str, _Weights] = {}
     for name in plan.backends:
         with tempfile.TemporaryDirectory(prefix="curbside-bench-") as folder:
-            async with open_target(name, Path(folder) / name, sizes.connections, []) as target:
-                found[name] = await _measure(target, sizes)
+            count = sizes.connections if name in (RELAY, EMBEDDED) else sizes.fewer_connections
+            async with open_target(name, Path(folder) / name, count, []) as target:
+                found[name] = await _measure(target, sizes.runs, count)
     figures = []
     for what, unit, kind, budget in (
         ("from start to the first answer", "s", "starts", 1.0),
         ("memory at start", "MiB", "empty", None),
-        (f"memory of each of {sizes.connections:,} idle connections", "KiB", "each", 30.0),
+        ("memory of each idle connection", "KiB", "each", 30.0),
         ("streams opened and proved", "/s", "rates", None),
     ):
         reference = getattr(found[RELAY], kind) if RELAY in found else ()
@@ -53,14 +54,14 @@ async def measure_idle(plan: Plan) -> list[Figure]:
     return figures
 
 
-async def _measure(target: Target, sizes: Sizes) -> _Weights:
+async def _measure(target: Target, runs: int, count: int) -> _Weights:
     found = _Weights()
-    for _ in range(sizes.runs):
+    for _ in range(runs):
         target.stop()
         found.starts.append(target.start())
         found.empty.append(target.memory_kib() / 1024)
     await (await target.connect(0)).close()  # what the first connection of all costs is no other's
-    before, streams, count = target.memory_kib(), [], sizes.connections
+    before, streams = target.memory_kib(), []
     began = time.perf_counter()
     for at in range(0, count, AT_ONCE):
         streams += await asyncio.gather(*(target.connect(place) for place in range(at, min(count, at + AT_ONCE))))

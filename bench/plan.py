@@ -29,7 +29,8 @@ class Plan:
 @dataclass(frozen=True)
 class Sizes:
     """pairs: direct conversations. members: of the group. seconds: of each run. conversations, missed: of the catch-up:
-    how many, and messages in each. connections: that are idle. kills: of a backend under load."""
+    how many, and messages in each. connections: that are idle; fewer_connections: the same on a shared database. kills:
+    of a backend under load."""
 
     runs: int
     seconds: float
@@ -38,11 +39,14 @@ class Sizes:
     conversations: int
     missed: int
     connections: int
+    fewer_connections: int
     kills: int
 
 
-FULL = Sizes(3, 2.5, pairs=100, members=50, conversations=100, missed=100, connections=2_000, kills=3)
-QUICK = Sizes(1, 0.2, pairs=2, members=3, conversations=2, missed=3, connections=20, kills=1)
+FULL = Sizes(
+    3, 2.5, pairs=100, members=50, conversations=100, missed=100, connections=2_000, fewer_connections=500, kills=3
+)
+QUICK = Sizes(1, 0.2, pairs=2, members=3, conversations=2, missed=3, connections=20, fewer_connections=20, kills=1)
 
 
 def sizes_of(plan: Plan) -> Sizes:

@@ -97,13 +97,9 @@ def read_costs(figures: Sequence[Mapping[str, Any]]) -> Costs:
         kept=ending("cost", "cluster", full + "kept"),
         news=ending("cost", "cluster", full + "news on the bus"),
         news_bytes=ending("cost", "cluster", full + "bytes on the bus"),
-        idle_kib=medians["idle", "postgres", _find_idle(medians)],
+        idle_kib=ending("idle", "embedded", "memory of each idle connection"),
         connects=ending("idle", "postgres", "streams opened and proved"),
     )
-
-
-def _find_idle(medians: Mapping[tuple[str, str, str], float]) -> str:
-    return next(name for work, _, name in medians if work == "idle" and name.startswith("memory of each"))
 
 
 # --- arithmetic ---------------------------------------------------------------------------------
