@@ -64,6 +64,8 @@ def test_from_init_to_a_verified_export(folder: Path) -> None:
         assert json.loads(expect("audit", "export", *at, "-o", str(export), "--json"))["entries"] == 7
         expect("audit", "verify", str(export), "--key-file", str(key), "--record", *at)
         assert curbside("audit", "export", *at, "-o", str(export)).returncode == 1
+        expect("audit", "prove", "2", *at, "-o", str(folder / "proof.json"))
+        assert "invite.created" in expect("audit", "verify", str(folder / "proof.json"), "--key-file", str(key))
     finally:
         server.send_signal(signal.SIGTERM)
         assert server.wait(SECONDS) == 0
@@ -76,6 +78,7 @@ def test_from_init_to_a_verified_export(folder: Path) -> None:
         *["invite.created"] * 4,
         "audit.exported",
         "audit.verified",
+        "audit.viewed",
         "app.stopped",
     ]
     kept = folder / "checkpoints" / "audit.checkpoints"
