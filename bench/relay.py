@@ -3,8 +3,7 @@
     python -m bench.relay PORT FOLDER
 
 No log-in, no rights, no duplicates, no audit, no encryption at rest: an append to a file and one fdatasync for all
-messages that wait. It runs on the same WebSocket layer as the server, so that what lies between the two is what
-Curbside adds.
+messages that wait. It runs on uvicorn's WebSocket layer, which costs more than the server's own (docs/adr/0013).
 """
 
 from __future__ import annotations
