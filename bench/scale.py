@@ -8,7 +8,6 @@ assumptions below; a seed makes the simulations repeatable.
 
 from __future__ import annotations
 
-import heapq
 import json
 import math
 import random
@@ -31,8 +30,8 @@ class Assumptions:
 
     conversations_per_hour: that become active in an hour, on average. messages: in each, mean (log-normal, sigma 1.2).
     members: devices in each, mean. reports: delivery and read reports for each message, which are messages too.
-    peak: the busiest minute by the average one. connected: part of the devices at the peak. envelope: bytes.
-    idle_kib: of a connection in a node, beside what was measured (TLS in a proxy is not in it).
+    peak: the busiest minute by the average one. connected: part of the devices at the peak. years: that messages are
+    kept. followed: conversations of a device. streams: of a node, at most (limits.streams).
     """
 
     devices: int = 10_000_000
@@ -42,8 +41,9 @@ class Assumptions:
     reports: float = 2.0
     peak: float = 4.0
     connected: float = 0.3
-    envelope: int = 1_200
     years: float = 1.0
+    followed: int = 40
+    streams: int = 20_000
 
 
 @dataclass(frozen=True)
@@ -107,11 +107,15 @@ def read_costs(figures: Sequence[Mapping[str, Any]]) -> Costs:
 
 @dataclass(frozen=True)
 class Demand:
-    """What is asked at the peak, and kept in a year."""
+    """What is asked at the peak, and kept. nodes: for the streams alone. subscriptions: on the bus, if no two devices
+    of a node share a conversation. hellos: heard by all nodes in a second."""
 
     messages: float
     deliveries: float
     connections: float
+    nodes: int
+    subscriptions: float
+    hellos: float
     memory_gib: float
     node_cores: float
     database_cores: float
@@ -129,10 +133,14 @@ def compute_demand(costs: Costs, load: Assumptions) -> Demand:
     messages = each_hour / 3600 * load.peak
     deliveries = messages * (load.members - 1) * load.connected
     connections = load.devices * load.connected
+    nodes = math.ceil(connections / load.streams)
     return Demand(
         messages=messages,
         deliveries=deliveries,
         connections=connections,
+        nodes=nodes,
+        subscriptions=connections * load.followed,
+        hellos=nodes * (nodes - 1.0),
         memory_gib=connections * costs.idle_kib / 2**20,
         node_cores=(messages * costs.nodes_us + deliveries * costs.delivery_us) / 1e6,
         database_cores=messages * costs.database_us / 1e6,
@@ -213,9 +221,9 @@ class Spread:
     fan: float
 
 
-def simulate_shards(load: Assumptions, shards: int, hours: int = 5, kept: int = 40, seed: int = SEED) -> Spread:
-    """Hours of conversations with log-normal sizes, each on the shard that its id hashes to. kept: conversations of one
-    device, which all want to be caught up when it connects."""
+def simulate_shards(load: Assumptions, shards: int, hours: int = 5, seed: int = SEED) -> Spread:
+    """Hours of conversations with log-normal sizes, each on the shard that its id hashes to. All conversations of a
+    device want to be caught up when it connects."""
     draw = random.Random(seed + shards)
     sigma = 1.2
     middle = math.log(load.messages) - sigma**2 / 2
@@ -227,9 +235,11 @@ def simulate_shards(load: Assumptions, shards: int, hours: int = 5, kept: int = 
             totals[place] += size
             most[place] = max(most[place], size)
         ratios.append(max(totals) * shards / sum(totals))
-        hottest.append(heapq.nlargest(1, (top / all_ for top, all_ in zip(most, totals, strict=True) if all_))[0])
+        hottest.append(max(top / total for top, total in zip(most, totals, strict=True) if total))
     ratios.sort()
-    return Spread(shards, ratios[hours // 2], ratios[-1], max(hottest), shards * (1 - (1 - 1 / shards) ** kept))
+    return Spread(
+        shards, ratios[hours // 2], ratios[-1], max(hottest), shards * (1 - (1 - 1 / shards) ** load.followed)
+    )
 
 
 # --- the page -------------------------------------------------------------------------------------
@@ -266,6 +276,8 @@ def _list_inputs(costs: Costs, load: Assumptions) -> Iterator[str]:
         ("peak by average", load.peak),
         ("connected at the peak", load.connected),
         ("years kept", load.years),
+        ("conversations of a device", load.followed),
+        ("streams of a node", load.streams),
     )
     for at, (what, value) in enumerate(measured):
         other = assumed[at] if at < len(assumed) else ("", None)
@@ -280,6 +292,7 @@ def _list_demand(costs: Costs, load: Assumptions) -> Iterator[str]:
         ("messages, reports among them", found.messages, "/s"),
         ("deliveries to connected devices", found.deliveries, "/s"),
         ("open streams", found.connections, ""),
+        ("nodes for them", found.nodes, ""),
         ("memory for them in the nodes", found.memory_gib, "GiB"),
         ("nodes' cores busy with messages", found.node_cores, ""),
         ("PostgreSQL's cores busy", found.database_cores, ""),
@@ -287,6 +300,8 @@ def _list_demand(costs: Costs, load: Assumptions) -> Iterator[str]:
         ("write-ahead log", found.wal_mb, "MB/s"),
         ("news on the bus", found.news, "/s"),
         ("bytes into the bus", found.bus_mb, "MB/s"),
+        ("subscriptions on the bus, at most", found.subscriptions, ""),
+        ("hellos heard by all nodes together", found.hellos, "/s"),
         ("kept after that time", found.kept_tb, "TB"),
         ("core-minutes until all are connected again", found.reconnect_core_minutes, ""),
     ):
