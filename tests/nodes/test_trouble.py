@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import nats
 from cluster import Cluster, Node, describe, move, until
 from running import Person, Wire
 from test_nodes import meet, read_entries
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
 
 from curbside.crypto.random import random_bytes
 from curbside.ids import encode_id
@@ -33,33 +34,32 @@ async def exchange(group: Group, here: Wire, there: Wire) -> None:
         assert entry.sequence == stored.sequence
 
 
-async def test_without_its_bus_a_cluster_asks_the_store(own_folder: Path) -> None:
+async def test_without_its_bus_a_cluster_asks_the_store(cluster: Cluster) -> None:
     """NATS is killed and comes back; then it freezes, which nobody tells."""
-    with Cluster(own_folder, **QUICK) as cluster:
-        assert cluster.nats is not None
-        first, second = cluster.nodes
-        alice, bob = await join(first, "Alice Ang"), await join(second, "Bob Berg")
-        group, _, alice_wire, bob_wire = await meet(alice, bob)
-        await exchange(group, alice_wire, bob_wire)
-        cluster.nats.kill()
-        await until(lambda: [node.bus() for node in cluster.nodes] == ["degraded"] * 2, "both notice; both are ready")
-        found = second.metric("curbside_watch_found_total")
-        await exchange(group, alice_wire, bob_wire)
-        assert second.metric("curbside_watch_found_total") > found, describe(second)
-        cluster.nats.start()
-        await until(lambda: [node.bus() for node in cluster.nodes] == ["ok"] * 2, "both have the bus again")
-        heard = second.metric("curbside_bus_heard_total")
-        await exchange(group, alice_wire, bob_wire)
-        await until(lambda: second.metric("curbside_bus_heard_total") > heard, "the bus carries again")
-        cluster.nats.freeze()
-        await exchange(group, alice_wire, bob_wire)
-        await until(lambda: [node.bus() for node in cluster.nodes] == ["degraded"] * 2, "both notice the silence")
-        await exchange(group, alice_wire, bob_wire)
-        cluster.nats.thaw()
-        await until(lambda: [node.bus() for node in cluster.nodes] == ["ok"] * 2, "and that it is over")
-        await exchange(group, alice_wire, bob_wire)
-        for person in (alice, bob):
-            await person.close()
+    assert cluster.nats is not None
+    first, second = cluster.nodes
+    alice, bob = await join(first, "Alice Ang"), await join(second, "Bob Berg")
+    group, _, alice_wire, bob_wire = await meet(alice, bob)
+    await exchange(group, alice_wire, bob_wire)
+    cluster.nats.kill()
+    await until(lambda: [node.bus() for node in cluster.nodes] == ["degraded"] * 2, "both notice; both are ready")
+    found = second.metric("curbside_watch_found_total")
+    await exchange(group, alice_wire, bob_wire)
+    assert second.metric("curbside_watch_found_total") > found, describe(second)
+    cluster.nats.start()
+    await until(lambda: [node.bus() for node in cluster.nodes] == ["ok"] * 2, "both have the bus again")
+    heard = second.metric("curbside_bus_heard_total")
+    await exchange(group, alice_wire, bob_wire)
+    await until(lambda: second.metric("curbside_bus_heard_total") > heard, "the bus carries again")
+    cluster.nats.freeze()
+    await exchange(group, alice_wire, bob_wire)
+    await until(lambda: [node.bus() for node in cluster.nodes] == ["degraded"] * 2, "both notice the silence")
+    await exchange(group, alice_wire, bob_wire)
+    cluster.nats.thaw()
+    await until(lambda: [node.bus() for node in cluster.nodes] == ["ok"] * 2, "and that it is over")
+    await exchange(group, alice_wire, bob_wire)
+    for person in (alice, bob):
+        await person.close()
 
 
 async def test_with_no_bus_at_all_everything_crosses_by_the_store(own_folder: Path) -> None:
@@ -77,66 +77,92 @@ async def test_with_no_bus_at_all_everything_crosses_by_the_store(own_folder: Pa
         assert closing.code == "duplicate_request"
         await newer.sync()
         await move(bob, second)
-        began = asyncio.get_running_loop().time()
         assert (await bob.request("DELETE", f"/v1/devices/{bob.device_id}")).status_code == 204
         closing = await newer.receive(frames.Closing)
         assert closing.code == "device_revoked"
-        assert asyncio.get_running_loop().time() - began < 5
         (entry,) = await read_entries(alice_wire, 1)
         assert entry.kind == frames.KIND_PROPOSAL
         for person in (alice, bob):
             await person.close()
 
 
+Connect = Callable[[], Awaitable[Wire]]
+GONE = (ConnectionClosed, OSError, TimeoutError)
+
+
 class Sender:
-    """Sends one message after another by whatever node takes it, and again what was not acknowledged."""
+    """Sends one message after another by whatever node takes it, and again what was not acknowledged.
+
+    faults: what must never happen.
+    """
 
     def __init__(self, person: Person, group: Group) -> None:
         self.person, self.group = person, group
         self.acknowledged: dict[bytes, int] = {}
+        self.faults: list[str] = []
         self.is_done = False
+        self._waiting: tuple[bytes, bytes] | None = None
 
-    async def run(self, connect: object) -> None:
+    async def run(self, connect: Connect) -> None:
         """connect: makes a new stream."""
-        waiting: tuple[bytes, bytes] | None = None
-        while not self.is_done or waiting is not None:
-            with contextlib.suppress(ConnectionClosed, OSError, TimeoutError, AssertionError):
-                wire = await connect()  # type: ignore[operator]
-                await wire.sync({encode_id(self.group.group_id): 1})
-                while not self.is_done or waiting is not None:
-                    if waiting is None:
-                        message_id = random_bytes(16)
-                        waiting = message_id, self.group.encrypt(b"x", message_id)
-                    answer = await wire.send_envelope(self.group, waiting[0], self.group.epoch, waiting[1])
-                    if not isinstance(answer, frames.StoredItem):
-                        break
-                    known = self.acknowledged.setdefault(waiting[0], answer.sequence)
-                    assert known == answer.sequence
-                    waiting = None
+        while not self.is_done or self._waiting is not None:
+            wire = await try_to(connect)
+            if wire is not None:
+                with contextlib.suppress(*GONE):
+                    await self._send(wire)
             await asyncio.sleep(0.05)
+
+    async def _send(self, wire: Wire) -> None:
+        while not self.is_done or self._waiting is not None:
+            if self._waiting is None:
+                message_id = random_bytes(16)
+                self._waiting = message_id, self.group.encrypt(b"x", message_id)
+            message_id, envelope = self._waiting
+            answer = await wire.send_envelope(self.group, message_id, self.group.epoch, envelope)
+            if not isinstance(answer, frames.StoredItem):
+                if answer.code not in ("draining", "store_unavailable"):
+                    self.faults.append(answer.code)
+                return
+            self.acknowledged[message_id] = answer.sequence
+            self._waiting = None
 
 
 class Receiver:
-    """Follows a conversation by whatever node there is, from its cursor on."""
+    """Follows a conversation by whatever node there is, from its cursor on. faults: what must never happen."""
 
     def __init__(self, conversation: str) -> None:
         self.conversation = conversation
         self.heard: list[tuple[int, bytes]] = []
         self.cursor = 1
+        self.faults: list[str] = []
         self.is_done = False
 
-    async def run(self, connect: object) -> None:
+    async def run(self, connect: Connect) -> None:
         while not self.is_done:
-            with contextlib.suppress(ConnectionClosed, OSError, TimeoutError, AssertionError):
-                wire = await connect()  # type: ignore[operator]
-                await wire.send(frames.Sync({self.conversation: self.cursor}, 0))
-                while not self.is_done:
-                    frame = await asyncio.wait_for(wire.receive(), 2)
-                    for entry in frame.items if isinstance(frame, frames.Entries) else ():
-                        assert entry.sequence == self.cursor + 1, "in order, without a gap"
-                        self.cursor = entry.sequence
-                        self.heard.append((entry.sequence, entry.message_id))
+            wire = await try_to(connect)
+            if wire is not None:
+                with contextlib.suppress(*GONE):
+                    await self._follow(wire)
             await asyncio.sleep(0.05)
+
+    async def _follow(self, wire: Wire) -> None:
+        await wire.send(frames.Sync({self.conversation: self.cursor}, 0))
+        while not self.is_done:
+            frame = await asyncio.wait_for(wire.receive(), 2)
+            for entry in frame.items if isinstance(frame, frames.Entries) else ():
+                if entry.sequence != self.cursor + 1:
+                    self.faults.append(f"{entry.sequence} after {self.cursor}")
+                self.cursor = entry.sequence
+                self.heard.append((entry.sequence, entry.message_id))
+
+
+async def try_to(connect: Connect) -> Wire | None:
+    """A stream that was accepted; None while there is nobody to accept it."""
+    try:
+        wire = await connect()
+    except (*GONE, AssertionError, InvalidStatus, InvalidMessage):  # refused in a word or in none
+        return None
+    return wire if wire.ready is not None else None
 
 
 async def go_on(sender: Sender, count: int = 30) -> None:
@@ -155,6 +181,7 @@ async def check_all(cluster: Cluster, sender: Sender, receiver: Receiver) -> Non
     assert len(places) == len(log)
     assert {name: places.get(name) for name in sender.acknowledged} == sender.acknowledged
     assert receiver.heard == log[: len(receiver.heard)]
+    assert sender.faults + receiver.faults == []
     receiver.is_done = True
 
 
@@ -223,39 +250,36 @@ async def test_a_node_that_drains_says_so_first_and_then_lets_go(own_folder: Pat
             await person.close()
 
 
-async def test_a_forged_or_foreign_message_on_the_bus_changes_nothing(own_folder: Path) -> None:
+async def test_a_forged_or_foreign_message_on_the_bus_changes_nothing(cluster: Cluster) -> None:
     """Somebody on the bus repeats, mixes up and makes up messages."""
-    with Cluster(own_folder, **QUICK) as cluster:
-        assert cluster.nats is not None
-        alice, bob = await join(cluster.nodes[0], "Alice Ang"), await join(cluster.nodes[1], "Bob Berg")
-        group, _, alice_wire, bob_wire = await meet(alice, bob)
-        other = await nats.connect(cluster.nats.address)
-        overheard: list[tuple[str, bytes]] = []
+    assert cluster.nats is not None
+    alice, bob = await join(cluster.nodes[0], "Alice Ang"), await join(cluster.nodes[1], "Bob Berg")
+    group, _, alice_wire, bob_wire = await meet(alice, bob)
+    other = await nats.connect(cluster.nats.address)
+    overheard: list[tuple[str, bytes]] = []
 
-        async def meddle(message: object) -> None:
-            subject, data = message.subject, message.data  # type: ignore[attr-defined]
-            if (subject, data) in overheard:
-                return
-            overheard.append((subject, data))
-            for again in (data, data[:-1] + bytes([data[-1] ^ 1]), b"", random_bytes(200)):
-                if again != b"" or len(overheard) < 50:
-                    overheard.append((subject, again))
-                    await other.publish(subject, again)
-            await other.publish(overheard[0][0], data)  # elsewhere
+    async def meddle(message: object) -> None:
+        subject, data = message.subject, message.data  # type: ignore[attr-defined]
+        if (subject, data) in overheard:
+            return
+        overheard.append((subject, data))
+        for again in (data, data[:-1] + bytes([data[-1] ^ 1]), b"", random_bytes(200)):
+            if again != b"" or len(overheard) < 50:
+                overheard.append((subject, again))
+                await other.publish(subject, again)
+        await other.publish(overheard[0][0], data)  # elsewhere
 
-        await other.subscribe("curbside.>", cb=meddle)
-        await other.flush()
-        await exchange(group, alice_wire, bob_wire)
-        refused = cluster.nodes[1].metric("curbside_bus_refused_total")
-        assert refused > 0
-        assert overheard
-        secrets = [encode_id(group.group_id).encode(), alice.device_id.encode(), b"Alice", b"entries"]
-        assert not any(
-            secret in data or secret in subject.encode() for subject, data in overheard for secret in secrets
-        )
-        await other.close()
-        await exchange(group, alice_wire, bob_wire)
-        name = encode_id(group.group_id)
-        assert [sequence for sequence, _ in await cluster.read_log(name)] == list(range(1, 8))
-        for person in (alice, bob):
-            await person.close()
+    await other.subscribe("curbside.>", cb=meddle)
+    await other.flush()
+    await exchange(group, alice_wire, bob_wire)
+    refused = cluster.nodes[1].metric("curbside_bus_refused_total")
+    assert refused > 0
+    assert overheard
+    secrets = [encode_id(group.group_id).encode(), alice.device_id.encode(), b"Alice", b"entries"]
+    assert not any(secret in data or secret in subject.encode() for subject, data in overheard for secret in secrets)
+    await other.close()
+    await exchange(group, alice_wire, bob_wire)
+    name = encode_id(group.group_id)
+    assert [sequence for sequence, _ in await cluster.read_log(name)] == list(range(1, 8))
+    for person in (alice, bob):
+        await person.close()

@@ -68,11 +68,19 @@ class Node:
 
     def start(self, **more: str) -> Node:
         """Serve; returns when the node is ready. more: variables of its environment, without CURBSIDE_."""
+        self.begin(**more)
+        return self.await_ready()
+
+    def begin(self, **more: str) -> None:
+        """Start the process; see `await_ready`."""
         settings = self.cluster.settings(self) | more
         environment = {**os.environ, **UNBOUND} | {f"CURBSIDE_{key}": value for key, value in settings.items()}
         command = [sys.executable, *self.serve, "--config", str(self.cluster.config_file)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+
+    def await_ready(self) -> Node:
+        """Returns when the node is ready."""
         wait_until(self._has_started, f"the node is ready; {self.log} says why not", START_SECONDS)
         return self
 
@@ -190,7 +198,9 @@ class Cluster:
         self.line.start(0)
         try:
             for node in self.nodes:
-                node.start()
+                node.begin()  # all at once, also the very first time: none of them is special
+            for node in self.nodes:
+                node.await_ready()
             self.settle()
         except BaseException:
             self.__exit__()

@@ -60,6 +60,7 @@ class StoreWatch:
         self._conversations: dict[ConversationId, None] = {}
         self._devices: dict[DeviceId, None] = {}
         self._queue_ends: dict[DeviceId, int] = {}
+        self._suspected: dict[ConversationId, int] = {}
         self._is_all_due = False
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -99,11 +100,13 @@ class StoreWatch:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), TICK_SECONDS)
             self._wake.clear()
+            is_sure = is_degraded()
             try:
+                self._note_suspected()
                 await self._look()
-                if self._is_all_due or loop.time() - looked_at >= self._pick_wait(is_degraded()):
-                    self._is_all_due, looked_at = False, loop.time()
-                    await self.look_at_all()
+                if self._is_all_due or loop.time() - looked_at >= self._pick_wait(is_sure):
+                    is_sure, self._is_all_due, looked_at = is_sure or self._is_all_due, False, loop.time()
+                    await self.look_at_all(is_sure)
             except Exception as error:  # noqa: BLE001 - the next round may succeed
                 self._parts.log.error(LogEvent.WATCH_FAILED, code=find_code(error), place=find_place(error))
 
@@ -116,31 +119,43 @@ class StoreWatch:
         """At what was asked for."""
         conversations, self._conversations = list(self._conversations), {}
         devices, self._devices = list(self._devices), {}
-        await self._look_at_conversations(conversations)
+        await self._look_at_conversations(conversations, is_sure=True)
         found = [self._parts.fanout.find_listener(device_id) for device_id in devices]
         await self._look_at_connections([listener for listener in found if listener is not None])
 
-    async def look_at_all(self) -> None:
-        """One whole round."""
+    async def look_at_all(self, is_sure: bool) -> None:
+        """One whole round. is_sure: the bus does not bring what it finds."""
         fanout = self._parts.fanout
-        await self._look_at_conversations(fanout.list_conversations())
+        await self._look_at_conversations(fanout.list_conversations(), is_sure)
         listeners = fanout.list_listeners()
         await self._look_at_connections(listeners)
         await self._look_at_queues(listeners)
 
-    async def _look_at_conversations(self, conversation_ids: Sequence[ConversationId]) -> None:
+    async def _look_at_conversations(self, conversation_ids: Sequence[ConversationId], is_sure: bool) -> None:
         for part in _cut(conversation_ids):
             for record in (await self._ask_conversations(part)).values():
-                self._compare(record)
+                self._compare(record, is_sure)
 
-    def _compare(self, record: ConversationRecord) -> None:
+    def _compare(self, record: ConversationRecord, is_sure: bool) -> None:
         parts, name = self._parts, record.conversation_id
         view = parts.cache.find_view(name)
         if view is not None and (view.epoch < record.epoch or len(view.waiting) < record.waiting):
             parts.cache.drop(name)
         if record.last_sequence > parts.fanout.find_known(name):
-            parts.metrics.watch_found.inc()
-            parts.fanout.note(name, record.last_sequence)
+            self._suspected[name] = record.last_sequence
+            if is_sure:
+                self._note(name)
+
+    def _note_suspected(self) -> None:
+        """News that is on its way has come meanwhile; what has not was lost."""
+        for name in list(self._suspected):
+            self._note(name)
+
+    def _note(self, name: ConversationId) -> None:
+        sequence = self._suspected.pop(name)
+        if self._parts.fanout.list_audience(name) and sequence > self._parts.fanout.find_known(name):
+            self._parts.metrics.watch_found.inc()
+            self._parts.fanout.note(name, sequence)
 
     async def _look_at_connections(self, listeners: Sequence[Listener]) -> None:
         """End those whose session or device is over, or whose device has a newer one."""
