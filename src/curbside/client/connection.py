@@ -18,9 +18,11 @@ from curbside.crypto.kdf import compute_hash
 from curbside.crypto.random import random_bytes
 from curbside.crypto.secret import SecretBytes
 from curbside.errors import (
+    BlobCorrupt,
     CurbsideError,
     DeviceRevoked,
     NotAuthenticated,
+    NotFound,
     OffsetConflict,
     PeerUnavailable,
     Unavailable,
@@ -257,26 +259,37 @@ class Connection:
         await self._upload_all()
 
     async def _upload(self, upload: UploadRow) -> None:
-        blob_id, offset = upload.blob_id, upload.offset
-        if not blob_id:
-            digest = encode_base64url(compute_hash("sha256", upload.ciphertext))
-            new = bodies.NewBlob(upload.conversation, len(upload.ciphertext), digest)
-            began = await self._transport.call("POST", "/v1/blobs", bodies.BlobUpload, new)
-            blob_id, offset = began.blob_id, began.offset
-            row = self._engine.vault.rows.find_message(upload.id)
-            if row is None:
-                return
-            message = place_blob(content.decode(row.content), blob_id)
-            self._engine.upload_began(upload.conversation, upload.id, message, blob_id)
+        """Raises: what cannot be healed here; PeerUnavailable: later."""
+        blob_id, offset, healed = upload.blob_id, upload.offset, False
         for _ in range(UPLOAD_TRIES):
             try:
+                if not blob_id:
+                    blob_id, offset = await self._begin_upload(upload)
                 offset = await self._upload_from(blob_id, upload.ciphertext, offset)
                 break
             except OffsetConflict as error:
                 offset = int(error.members["offset"])
+            except (BlobCorrupt, NotFound) as error:
+                # Damaged on its way or in the storage, or ended there after a long time away: what we keep is whole.
+                if healed or (isinstance(error, NotFound) and not upload.blob_id):
+                    raise
+                healed, offset = True, 0
+                blob_id = blob_id if isinstance(error, BlobCorrupt) else ""
         if offset < len(upload.ciphertext):
             raise PeerUnavailable("the upload does not make progress")
         await self.carry_out(self._engine.upload_done(upload.conversation, upload.id, self._transport.now_ms()))
+
+    async def _begin_upload(self, upload: UploadRow) -> tuple[str, int]:
+        """A place on the server, which the message names from now on; blob id and offset."""
+        digest = encode_base64url(compute_hash("sha256", upload.ciphertext))
+        new = bodies.NewBlob(upload.conversation, len(upload.ciphertext), digest)
+        began = await self._transport.call("POST", "/v1/blobs", bodies.BlobUpload, new)
+        row = self._engine.vault.rows.find_message(upload.id)
+        if row is None:
+            raise NotFound("the message is gone")
+        message = place_blob(content.decode(row.content), began.blob_id)
+        self._engine.upload_began(upload.conversation, upload.id, message, began.blob_id)
+        return began.blob_id, began.offset
 
     async def _upload_from(self, blob_id: str, ciphertext: bytes, offset: int) -> int:
         while offset < len(ciphertext):

@@ -71,26 +71,39 @@ export class Uploads {
   }
 
   async #upload(upload: UploadRow): Promise<void> {
-    const { engine, transport, carryOut } = this.#parts;
+    const { engine, carryOut, transport } = this.#parts;
     const { id, ciphertext } = upload;
     let place = { blobId: upload.blob_id, offset: upload.offset };
-    if (place.blobId === "") place = await this.#begin(upload);
-    for (let tries = 1; place.offset < ciphertext.length; ) {
+    let healed = false;
+    for (let tries = 1; place.blobId === "" || place.offset < ciphertext.length; ) {
       try {
-        const chunk = ciphertext.subarray(place.offset, place.offset + BLOB_CHUNK_BYTES);
-        const response = await transport.request("PATCH", `/v1/blobs/${place.blobId}`, {
-          body: Uint8Array.from(chunk),
-          headers: { "upload-offset": String(place.offset), "content-type": "application/offset+octet-stream" },
-        });
-        place.offset = ((await response.json()) as BlobUpload).offset;
+        if (place.blobId === "") place = await this.#begin(upload);
+        place.offset = await this.#sendPart(place.blobId, place.offset, ciphertext);
       } catch (error) {
-        if (!isCurbsideError(error, "offset_conflict") || tries++ === OFFSET_TRIES) throw error;
-        place.offset = Number(error.members["offset"]);
+        // Damaged on its way or in the storage, or ended there after a long time away: what we keep is whole.
+        const gone = isCurbsideError(error, "not_found") && upload.blob_id !== "";
+        if (!healed && (gone || isCurbsideError(error, "blob_corrupt"))) {
+          healed = true;
+          place = { blobId: gone ? "" : place.blobId, offset: 0 };
+        } else {
+          if (!isCurbsideError(error, "offset_conflict") || tries++ === OFFSET_TRIES) throw error;
+          place.offset = Number(error.members["offset"]);
+        }
       }
-      await engine.uploadMoved(id, place.blobId, place.offset);
+      if (place.blobId !== "") await engine.uploadMoved(id, place.blobId, place.offset);
       await carryOut([{ kind: "changed", conversation: upload.conversation, message: id }]);
     }
     await carryOut(await engine.uploadDone(id, transport.now()));
+  }
+
+  /** The offset after the part that begins here. */
+  async #sendPart(blobId: string, offset: number, ciphertext: Uint8Array): Promise<number> {
+    const chunk = ciphertext.subarray(offset, offset + BLOB_CHUNK_BYTES);
+    const response = await this.#parts.transport.request("PATCH", `/v1/blobs/${blobId}`, {
+      body: Uint8Array.from(chunk),
+      headers: { "upload-offset": String(offset), "content-type": "application/offset+octet-stream" },
+    });
+    return ((await response.json()) as BlobUpload).offset;
   }
 
   async #begin(upload: UploadRow): Promise<{ blobId: string; offset: number }> {
