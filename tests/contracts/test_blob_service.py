@@ -28,7 +28,7 @@ from curbside.policy.access import Role, Subject
 from curbside.server.blob_opening import open_blob_store
 from curbside.server.blob_settings import BlobSettings
 from curbside.server.blob_store import INSTALLATION, STEP_BYTES, BlobStore, name_piece
-from curbside.server.blob_sweep import LEASE_SECONDS, ROUND_SECONDS, BlobSweep, SweepReport
+from curbside.server.blob_sweep import LEASE_SECONDS, ROUND_SECONDS, STEP_SECONDS, BlobSweep, SweepReport
 from curbside.server.blobs import BlobService
 from curbside.server.config import Config, KeyGiven
 from curbside.server.ranges import WHOLE, AskedRange
@@ -387,6 +387,20 @@ async def test_a_round_goes_page_by_page_and_survives_its_node(ward: Ward, monke
         ward.clock.advance(5)
     assert removed == 11
     assert await ward.nodes[0].objects.find(names[0]) is None
+
+
+async def test_a_storage_that_lost_everything_is_told_row_by_row(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ward.nodes[0].objects._medium, "page_size", 3)  # type: ignore[misc]
+    lost = [await ward.upload(random_bytes(100)) for _ in range(10)]
+    kept = await ward.upload(random_bytes(100))
+    for name in lost:
+        await obstore.delete_async(ward.beside, name)
+    damaged = 0
+    for _ in range(20):
+        damaged += (await ward.nodes[0].sweep.sweep()).damaged
+        ward.clock.advance(STEP_SECONDS)
+    assert damaged == 10
+    assert await ward.names() == {kept}
 
 
 async def test_uploads_that_nobody_continues_end_with_their_pieces(ward: Ward) -> None:

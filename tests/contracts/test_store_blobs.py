@@ -84,9 +84,9 @@ async def test_an_upload_that_expired_ends_once_and_one_that_goes_on_does_not(st
 async def test_blobs_are_listed_between_two_names(store: Store) -> None:
     records = sorted([await begin_upload(store) for _ in range(5)], key=lambda record: record.blob_id)
     names = [record.blob_id for record in records]
-    assert await store.read(lambda view: view.blobs.list_blobs("", None)) == records
-    assert await store.read(lambda view: view.blobs.list_blobs(names[1], names[3])) == records[2:4]
-    assert await store.read(lambda view: view.blobs.list_blobs(names[1], None)) == records[2:]
+    assert await store.read(lambda view: view.blobs.list_blobs("", None, 10)) == records
+    assert await store.read(lambda view: view.blobs.list_blobs(names[1], names[3], 10)) == records[2:4]
+    assert await store.read(lambda view: view.blobs.list_blobs(names[1], None, 2)) == records[2:4]
 
 
 async def test_a_step_of_the_sweep_is_claimed_by_one(store: Store) -> None:

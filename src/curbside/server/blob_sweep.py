@@ -20,6 +20,7 @@ from curbside.server.store.records import BlobRecord, PieceRecord
 SWEPT: Final = 100
 """Uploads ended in one call."""
 LEASE_SECONDS: Final = 600
+LOOK_SECONDS: Final = 60
 STEP_SECONDS: Final = 5
 ROUND_SECONDS: Final = 6 * 3600
 UNFINISHED_SECONDS: Final = 24 * 3600
@@ -52,6 +53,8 @@ class BlobSweep:
         self._objects = objects
         self._clock = clock
         self._orphan_seconds = orphan_seconds
+        self._look_at = 0
+        """When to ask for a step again: a claim is a write, and nearly always in vain."""
 
     async def sweep(self) -> SweepReport:
         """End uploads that expired; do the next step of the comparison when it is due.
@@ -61,17 +64,19 @@ class BlobSweep:
         """
         ended = await self._end_uploads()
         now = self._clock.now()
+        if now < self._look_at:
+            return SweepReport(ended)
+        self._look_at = now + LOOK_SECONDS
         after = await self._store.write(lambda tx: tx.blobs.claim_sweep(now, now + LEASE_SECONDS))
         if after is None:
             return SweepReport(ended)
         await self._check_installation()
         unfinished, blocked = (0, 0) if after else await self._end_unfinished(now - UNFINISHED_SECONDS)
-        page = await self._objects.list_after(after)
-        is_last = len(page) < self._objects.page_size
-        orphans, damaged = await self._compare(after, None if is_last else page[-1].name, page)
+        through, orphans, damaged = await self._compare(after)
         await self._objects.delete([found.name for found in orphans])
-        next_after, due_at = ("", now + ROUND_SECONDS) if is_last else (page[-1].name, now + STEP_SECONDS)
-        await self._store.write(lambda tx: tx.blobs.advance_sweep(next_after, due_at))
+        due_at = now + (STEP_SECONDS if through else ROUND_SECONDS)
+        await self._store.write(lambda tx: tx.blobs.advance_sweep(through, due_at))
+        self._look_at = min(self._look_at, due_at)
         return SweepReport(ended, len(orphans), unfinished, damaged, blocked)
 
     async def _end_unfinished(self, before: int) -> tuple[int, int]:
@@ -102,16 +107,21 @@ class BlobSweep:
 
         return await self._store.write(end)
 
-    async def _compare(
-        self, after: str, through: str | None, page: list[StoredObject]
-    ) -> tuple[list[StoredObject], int]:
-        """Objects of the page without a row, and how many rows lack their object. Rows are read after the objects."""
+    async def _compare(self, after: str) -> tuple[str, list[StoredObject], int]:
+        """The last name that this step compared ("" at the end of the round), objects without a row, and how many rows
+        lack their object. Rows are read after the objects."""
+        limit = self._objects.page_size
+        page = await self._objects.list_after(after)
+        through = page[-1].name if len(page) == limit else ""
         pieces = [found.name for found in page if is_piece(found.name)]
 
         def question(view: View) -> tuple[list[BlobRecord], set[str]]:
-            return view.blobs.list_blobs(after, through), set(view.blobs.list_piece_names(pieces))
+            return view.blobs.list_blobs(after, through or None, limit), set(view.blobs.list_piece_names(pieces))
 
         rows, known = await self._store.read(question)
+        if len(rows) == limit:  # more rows than objects: the storage lost some
+            through = rows[-1].blob_id
+            page = [found for found in page if found.name <= through]
         known |= {row.blob_id for row in rows}
         oldest = self._clock.now() - self._orphan_seconds
         orphans = [
@@ -126,7 +136,7 @@ class BlobSweep:
                 # It may have been completed since the page was listed.
                 found_now = await self._objects.find(row.blob_id)
                 damaged += found_now is None or found_now.size != row.size
-        return orphans, damaged
+        return through, orphans, damaged
 
     async def _check_installation(self) -> None:
         """The objects are this database's own: another one's would look like orphans."""

@@ -166,8 +166,8 @@ class BlobView(Protocol):
 
     def list_expired_uploads(self, now: int, limit: int) -> list[BlobRecord]: ...
 
-    def list_blobs(self, after: str, through: str | None) -> list[BlobRecord]:
-        """All with after < blob_id <= through, by id; through: None for no end."""
+    def list_blobs(self, after: str, through: str | None, limit: int) -> list[BlobRecord]:
+        """At most `limit` with after < blob_id <= through, by id; through: None for no end."""
         ...
 
     def list_piece_names(self, names: Sequence[str]) -> list[str]:

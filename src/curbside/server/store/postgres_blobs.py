@@ -38,11 +38,12 @@ class PostgresBlobs:
         )
         return [BlobRecord(*row) for row in rows]
 
-    def list_blobs(self, after: str, through: str | None) -> list[BlobRecord]:
+    def list_blobs(self, after: str, through: str | None, limit: int) -> list[BlobRecord]:
         rows = self._session.all(
             f"""SELECT {_BLOB} FROM blobs WHERE blob_id > %(after)s
-            AND (%(through)s::text IS NULL OR blob_id <= %(through)s::text) ORDER BY blob_id""",
-            {"after": after, "through": through},
+            AND (%(through)s::text IS NULL OR blob_id <= %(through)s::text)
+            ORDER BY blob_id LIMIT %(limit)s""",
+            {"after": after, "through": through, "limit": limit},
         )
         return [BlobRecord(*row) for row in rows]
 

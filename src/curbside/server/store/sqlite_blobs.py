@@ -40,10 +40,11 @@ class SqliteBlobs:
         )
         return [BlobRecord(*row) for row in rows]
 
-    def list_blobs(self, after: str, through: str | None) -> list[BlobRecord]:
+    def list_blobs(self, after: str, through: str | None, limit: int) -> list[BlobRecord]:
         rows = self._run(
-            f"SELECT {_BLOB} FROM blobs WHERE blob_id > ?1 AND (?2 IS NULL OR blob_id <= ?2) ORDER BY blob_id",
-            (after, through),
+            f"""SELECT {_BLOB} FROM blobs WHERE blob_id > ?1 AND (?2 IS NULL OR blob_id <= ?2)
+            ORDER BY blob_id LIMIT ?3""",
+            (after, through, limit),
         )
         return [BlobRecord(*row) for row in rows]
 
