@@ -19,7 +19,7 @@ import psycopg
 from curbside.server.store.postgres_session import AUDIT_LOCK, LOCK_CLASS, WRITER_LOCK, Session
 from curbside.server.store.records import AuditLeaf, AuditRecord, CheckpointRecord
 
-PLACED_AT_ONCE: Final = 5000
+PLACED_AT_ONCE: Final = 1000
 """Events in one step; bounds how long others wait for the lock."""
 _CHECKPOINT = "size, root_hash, created_at, body"
 _NEXT = "SELECT coalesce(max(sequence) + 1, 0) FROM audit_events"
