@@ -1,10 +1,10 @@
 """Delivery: sends into logs, catch-up out of them, queues and cursors.
 
 [Note: where the time goes] Sends of all connections gather while the last batch is being made durable; each batch is
-one write: duplicates are found with one question, all entries are appended with one answer, their audit events share
-a leaf, one fsync. Then the senders hear Stored and the listeners get the entry, encoded once. What a send must fulfil
-is looked at in one pass over the envelope's known bytes; only where that finds anything odd are the checks run one by
-one, which know the reason.
+one write: all entries are appended with one call, which tells when one of them is there already, their audit events
+share a leaf, one fsync. Then the senders hear Stored and the listeners get the entry, encoded once. What a send must
+fulfil is looked at in one pass over the envelope's known bytes; only where that finds anything odd are the checks run
+one by one, which know the reason.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from curbside.audit.batch import READ_RULE, SEND_RULE
@@ -57,7 +58,8 @@ from curbside.wire.limits import FRAME_BYTES
 
 BATCH_SENDS: Final = 512
 WRITES: Final = 3
-"""How often a batch is tried when another process stores one of its messages meanwhile."""
+"""How often a batch is tried: without asking for duplicates, then with, then once more, in case another process stored
+one of its messages meanwhile."""
 CONVERSATIONS_PER_READ: Final = 256
 READ_BYTES: Final = FRAME_BYTES // 2
 """Envelopes of one read of the log, the last one over it; with it an Entries frame stays within FRAME_BYTES."""
@@ -190,15 +192,21 @@ class DeliveryService:
             sending.error = error
 
     async def _write(self, batch: Sequence[Sending], live: Live) -> Sequence[Outcome]:
-        """Raises: what the store raises; DuplicateRequest when other processes again and again store the same."""
-        for _ in range(WRITES - 1):
-            with contextlib.suppress(DuplicateRequest):  # stored by another process after we asked
-                return await self._store.write(lambda tx: self._write_batch(tx, batch, live))
-        return await self._store.write(lambda tx: self._write_batch(tx, batch, live))
+        """Retries are rare: that a message is in the log is found out when the log does not take it a second time. Then
+        nothing of the batch was stored, and the next attempt asks first.
 
-    def _write_batch(self, tx: Change, batch: Sequence[Sending], live: Live) -> Sequence[Outcome]:
+        Raises: what the store raises; DuplicateRequest when other processes again and again store the same.
+        """
+        with contextlib.suppress(DuplicateRequest):
+            return await self._store.write(partial(self._write_batch, batch, live, False))
+        for _ in range(WRITES - 2):
+            with contextlib.suppress(DuplicateRequest):  # stored by another process after we asked
+                return await self._store.write(partial(self._write_batch, batch, live, True))
+        return await self._store.write(partial(self._write_batch, batch, live, True))
+
+    def _write_batch(self, batch: Sequence[Sending], live: Live, asks_first: bool, tx: Change) -> Sequence[Outcome]:
         outcomes: list[Outcome | None] = [sending.error for sending in batch]
-        fresh = find_former(tx, batch, outcomes)
+        fresh = find_former(tx, batch, outcomes, asks_first)
         now = self._clock.now_ms()
         stored = append_fresh(tx, batch, fresh, outcomes, now)
         settled = [UsageError() if outcome is None else outcome for outcome in outcomes]

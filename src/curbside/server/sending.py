@@ -102,21 +102,21 @@ def may_send(sending: Sending, view: SendView) -> bool:
     return subject.device_id in view.leaves and subject.role in _SENDERS and is_sound(sending.frame, view)
 
 
-def find_former(tx: Change, batch: Sequence[Sending], outcomes: list[Outcome | None]) -> list[int]:
+def find_former(tx: Change, batch: Sequence[Sending], outcomes: list[Outcome | None], asks_first: bool) -> list[int]:
     """Settle the retries; places in the batch of what may be appended. Also of what the epoch forbids now, a retry
-    may have been stored in time."""
+    may have been stored in time. asks_first: also of what may be stored."""
     asked = [
         (index, sending)
         for index, sending in enumerate(batch)
-        if sending.error is None or isinstance(sending.error, ConflictError | StaleEpoch)
+        if (asks_first and sending.error is None) or isinstance(sending.error, ConflictError | StaleEpoch)
     ]
+    fresh = [] if asks_first else [index for index, sending in enumerate(batch) if sending.error is None]
     if not asked:
-        return []
+        return fresh
     frames = [sending.frame for _, sending in asked]
     places = tx.delivery.find_places(
         [(ConversationId(frame.conversation), MessageId(frame.message_id), frame.envelope) for frame in frames]
     )
-    fresh: list[int] = []
     for (index, sending), place in zip(asked, places, strict=True):
         if place is not None:
             outcomes[index] = Placed(place.sequence, place.received_at, False) if place.is_same else DuplicateRequest()

@@ -35,6 +35,10 @@ GROUP_CHANGES: Final = 256
 """Changes in one transaction; bounds how long the first of them waits."""
 
 
+READER_CACHE_KIB: Final = 8192
+"""Of each reading thread. Every commit empties it, so that more would only be memory."""
+
+
 class SqliteChange:
     """Implements Change and View on one connection."""
 
@@ -184,6 +188,7 @@ class _Readers:
             if view is None:
                 connection = self._open_reader()
                 connection.pragma("query_only", True)
+                connection.pragma("cache_size", -READER_CACHE_KIB)
                 self._opened.append(connection)
                 self._local.connection, self._local.view = connection, SqliteChange(connection)
                 view = cast("SqliteChange", self._local.view)
