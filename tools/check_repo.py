@@ -56,6 +56,7 @@ IMPORT_NAMES = {
     "agentvault-mls-rs-uniffi": "mls_rs_uniffi",
     "apsw-sqlite3mc": "apsw",
     "argon2-cffi": "argon2",
+    "nats-py": "nats",
     "opaque-ke-py": "opaque_ke_py",
     "opentelemetry-exporter-otlp-proto-http": "opentelemetry",
     "opentelemetry-sdk": "opentelemetry",
@@ -132,7 +133,7 @@ def distribution(requirement: str) -> str:
 
 
 def check_dependencies(root: Path) -> list[str]:
-    """Imports of the package are declared; what is declared is asked for in run.in, or an extra's own file, and locked."""
+    """Imports of the package are declared; what is declared is asked for in run.in or an extra's own file, and locked."""
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     declared = {distribution(r) for r in project["dependencies"]}
     extras = project.get("optional-dependencies", {})

@@ -162,9 +162,11 @@ async def test_a_stream_that_is_refused_says_why(
 
 
 def test_nginx_logs_no_address_and_no_name(tmp_path: Path, root: Path, certificate: Certificate) -> None:
-    with open_scene(run_nginx, tmp_path, root, certificate) as scene:
-        with httpx.Client(base_url=scene.origin, verify=scene.context) as http:
-            http.get("/v1/people/CANARY?query=CANARY", headers={"user-agent": "CANARY", "referer": "CANARY"})
+    with (
+        open_scene(run_nginx, tmp_path, root, certificate) as scene,
+        httpx.Client(base_url=scene.origin, verify=scene.context) as http,
+    ):
+        http.get("/v1/people/CANARY?query=CANARY", headers={"user-agent": "CANARY", "referer": "CANARY"})
     written = (tmp_path / "front" / "access.log").read_text()
     assert " 401 " in written
     assert written.endswith(" GET /v1/people\n")
