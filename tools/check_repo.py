@@ -133,7 +133,7 @@ def distribution(requirement: str) -> str:
 
 
 def check_dependencies(root: Path) -> list[str]:
-    """Imports of the package are declared; what is declared is asked for in run.in or an extra's own file, and locked."""
+    """Imports of the package are declared; what is declared is asked for (run.in, an extra's own file), and locked."""
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     declared = {distribution(r) for r in project["dependencies"]}
     extras = project.get("optional-dependencies", {})
