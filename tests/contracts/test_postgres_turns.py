@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import pytest_asyncio
 from postgres import database_of
 from test_store import KEY, append, begin, count_events, entry, event, sequences
+from test_store_identity import enrol
 
 from curbside.errors import StoreUnavailable
 from curbside.server.store.ports import Change
@@ -102,6 +104,35 @@ async def test_a_row_that_somebody_has_is_waited_for_once_and_keeps_no_other_bac
     assert await append(store, taken, entry()) == 1
 
 
+async def test_two_writers_that_wait_for_each_other_both_end_well(tmp_path: Path) -> None:
+    settings = PostgresSettings(database_of(tmp_path), lock_ms=60_000)
+    store = open_postgres_store(settings, KEY)
+    _, one = await enrol(store)
+    _, two = await enrol(store)
+    touch = "UPDATE devices SET last_seen_at = 5 WHERE device_id = %s"
+
+    def change(tx: Change) -> None:
+        tx.identity.touch_device(one.device_id, 9)
+        tx.identity.touch_device(two.device_id, 9)
+
+    with psycopg.connect(settings.url.reveal().decode()) as other:
+        other.execute("SET deadlock_timeout = 5000")  # the store finds out first
+        other.execute(LOCK_SHARED)
+        other.execute(touch, (two.device_id,))
+        waiting = asyncio.create_task(store.write(change))
+        with psycopg.connect(settings.url.reveal().decode(), autocommit=True) as watching:
+            while watching.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone() is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        with contextlib.suppress(psycopg.errors.DeadlockDetected):
+            await asyncio.to_thread(other.execute, touch, (one.device_id,))
+        other.rollback()
+    await waiting
+    for each in (one, two):
+        found = await store.read(lambda view, each=each: view.identity.find_device(each.device_id))  # type: ignore[misc]
+        assert found.last_seen_at == 9
+    await store.close()
+
+
 async def test_events_get_their_places_when_somebody_looks(
     store: PostgresStore, other: psycopg.Connection[Any]
 ) -> None:
@@ -110,10 +141,11 @@ async def test_events_get_their_places_when_somebody_looks(
         row = other.execute(f"SELECT count(*) FROM {table}".encode()).fetchone()
         return int(row[0]) if row else 0
 
-    numbers = [await store.write(lambda tx, n=n: tx.append_audit(event(n))) or n for n in range(5)]  # type: ignore[misc]
+    for number in range(5):
+        await store.write(lambda tx, number=number: tx.append_audit(event(number)))  # type: ignore[misc]
     assert (count("audit_waiting"), count("audit_events")) == (5, 0)
     records = await store.read(lambda view: view.audit.read_events(0, 10))
-    assert [json.loads(record.event)["at"] for record in records] == numbers
+    assert [json.loads(record.event)["at"] for record in records] == list(range(5))
     assert (count("audit_waiting"), count("audit_events")) == (0, 5)
     await store.write(lambda tx: tx.append_audit(event()))
     assert await store.write(lambda tx: tx.audit.count_events()) == 6, "also for a look inside a change"

@@ -377,7 +377,7 @@ class Change(Protocol):
     def audit(self) -> AuditChange: ...
 
     def append_audit(self, event: AuditEvent) -> None:
-        """The event gets the next sequence and its leaf hash when the transaction commits."""
+        """The event is durable with the transaction, and has its place in the log, for good, before anybody looks."""
         ...
 
     def append_messages(self, rows: Iterable[MessageRow]) -> None:
