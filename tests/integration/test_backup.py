@@ -9,15 +9,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from backups import CANARY, START, Ward, ignore, sum_tables
+from s3 import ACCESS_KEY, SECRET_KEY, bucket_of, s3_server
 
 from curbside.audit.events import EventName, parse_event
 from curbside.errors import BackupRefused, ConfigError, RuleBroken
 from curbside.ids import ConversationId, DeviceId
 from curbside.server.backup.chain import get_chain, prune, read_receipts
 from curbside.server.backup.drill import LAST_DRILL, drill, remember_check
-from curbside.server.backup.place import FolderPlace, ObjectPlace, name_manifest, name_object
+from curbside.server.backup.place import FolderPlace, ObjectPlace, name_manifest, name_object, open_place
 from curbside.server.backup.recipient import make_backup_key, open_backup_key, read_recipient
 from curbside.server.backup.sealing import open_object, parse_manifest, seal_object
 from curbside.server.backup.verify import VerifyRequest
@@ -82,7 +84,7 @@ async def test_a_restored_server_has_another_key_and_goes_on(tmp_path: Path, eng
     assert old != new
     store = open_store(config, is_server=False)
     keys = await prepare_keys(store, config.authority_path.read_bytes())
-    assert await store.read(lambda view: view.identity.list_expired_sessions(START * 2, 10)) == []
+    assert await store.write(lambda tx: tx.identity.take_expired_sessions(START * 2, 10)) == []
     position = await store.write(lambda tx: tx.delivery.add_queue_items([_welcome(ward)]))
     assert position[0] > 1 << 32  # far above what any device has seen
     await store.close()
@@ -195,6 +197,49 @@ async def test_an_object_store_holds_backups_too(tmp_path: Path) -> None:
     assert (await ward.restore("new"))[0].tables["entries"] == 120
     with pytest.raises(BackupRefused):
         ward.place.read("objects/00/none")
+
+
+async def test_attachments_and_backups_in_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real S3-compatible storage holds both; a restore puts attachments into the new folder."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    ward = await Ward(tmp_path).prepare()
+    settings = s3_server().settings(bucket_of(tmp_path / "a"))
+    ward.config = msgspec.structs.replace(ward.config, blobs=settings)
+    await ward.fill()
+    blob = await ward.attach(ward.conversations[0], 5_000_000)
+    for name, value in {
+        "AWS_ENDPOINT": s3_server().endpoint,
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+        "AWS_REGION": settings.region,
+        "AWS_ALLOW_HTTP": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    s3_server().settings(bucket_of(tmp_path / "b"))  # makes the bucket
+    ward.place = open_place(f"s3://{bucket_of(tmp_path / 'b')}/ward")  # type: ignore[assignment]
+    assert isinstance(ward.place, ObjectPlace)
+    assert [(await ward.back_up()).number for _ in range(2)] == [1, 2]
+    assert ward.verify().blobs == 1
+    assert not ward.place.write_new(name_manifest(2), b"another")
+    result, config = await ward.restore("new")
+    assert (result.blobs, result.missing) == (1, ())
+    whole = await open_blob_store(config).read(blob, 0, 5_000_000)
+    assert whole == await open_blob_store(ward.config).read(blob, 0, 5_000_000)
+    assert prune(ward.place, get_chain(ward.place, None), 1 << 40).backups == 1
+    assert ward.verify().backups == 1
+
+
+async def test_a_share_without_hard_links_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("os.link", refuse)
+    place = FolderPlace(tmp_path)
+    assert place.write_new("objects/ab/x", b"1")
+    assert not place.write_new("objects/ab/x", b"2")
+    assert place.read("objects/ab/x") == b"1"
+    assert place.list_names("objects") == {"objects/ab/x": 1}
 
 
 # --- keys apart -------------------------------------------------------------------------------

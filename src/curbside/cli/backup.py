@@ -195,7 +195,7 @@ def create(
 
 @backup.command("verify")
 @click.option("--key", type=_FILE, help="The private half: opens the contents too. Without it: bytes and chain only.")
-@click.option("--max-age", help="Fail when the newest backup is older: 26h, 2d.")
+@click.option("--max-age", help="Fail when the newest backup is older: 26h, 2d; else [backup] most_age_seconds.")
 @click.option("--record", is_flag=True, help="Leave an event in the organisation's audit log.")
 @_source_options
 @config_options
@@ -217,6 +217,8 @@ def verify(
     request = _build_request(key, more, config)
     if max_age is not None:
         request = replace(request, most_age=parse_duration(max_age))
+    elif config is not None and more["where"] is None:
+        request = replace(request, most_age=config.backup.most_age_seconds)
     with _progress(as_json) as progress:
         result = _checked(config if record else None, False, lambda: verify_backups(request, SystemClock(), progress))
     emit(asdict(result), _describe_verified(result), as_json=as_json)

@@ -15,7 +15,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import from_url
 
-from curbside.errors import BackupRefused, ConfigError, StorageFull, StoreUnavailable
+from curbside.errors import BackupRefused, ConfigError, CurbsideError, StorageFull, StoreUnavailable
 from curbside.server.blob_store import map_object_error
 
 MANIFESTS: Final = "manifests"
@@ -65,12 +65,8 @@ class FolderPlace:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            try:
-                os.link(part, path)  # fails when the name is taken, which a rename does not
-            except FileExistsError:
+            if not _give_name(part, path):
                 return False
-            finally:
-                part.unlink()
             _sync_folder(path.parent)
         except OSError as error:
             raise _map_error(error) from error
@@ -107,7 +103,7 @@ class ObjectPlace:
         except FileNotFoundError:
             raise BackupRefused(f"the backup lacks {name}") from None
         except (BaseError, OSError) as error:
-            raise map_object_error(error) from error
+            raise _map_object_error(error) from error
 
     def write_new(self, name: str, data: bytes) -> bool:
         try:
@@ -115,21 +111,21 @@ class ObjectPlace:
         except AlreadyExistsError:
             return False
         except (BaseError, OSError) as error:
-            raise map_object_error(error) from error
+            raise _map_object_error(error) from error
         return True
 
     def list_names(self, prefix: str) -> dict[str, int]:
         try:
             return {str(each["path"]): int(each["size"]) for page in obstore.list(self._store, prefix) for each in page}
         except (BaseError, OSError) as error:
-            raise map_object_error(error) from error
+            raise _map_object_error(error) from error
 
     def delete(self, names: Iterable[str]) -> None:
         try:
             for name in names:
                 obstore.delete(self._store, name)
         except (BaseError, OSError) as error:
-            raise map_object_error(error) from error
+            raise _map_object_error(error) from error
 
 
 def open_place(where: str) -> Place:
@@ -149,9 +145,33 @@ def name_object(digest: bytes) -> str:
     return f"{OBJECTS}/{digest.hex()[:2]}/{digest.hex()}"
 
 
+def _map_object_error(error: Exception) -> CurbsideError:
+    mapped = map_object_error(error)
+    return (
+        mapped if isinstance(mapped, StorageFull) else StoreUnavailable("the backups' storage does not answer as asked")
+    )
+
+
 def _map_error(error: OSError) -> StorageFull | StoreUnavailable:
     full = {28, 27, 122}  # ENOSPC, EFBIG, EDQUOT
     return StorageFull() if error.errno in full else StoreUnavailable(f"the backup's folder: {error.strerror}")
+
+
+def _give_name(part: Path, path: Path) -> bool:
+    """Give a file its name if it is free; whether it was. Other machines' shares may have no hard links."""
+    try:
+        os.link(part, path)  # fails when the name is taken, which a rename does not
+    except FileExistsError:
+        part.unlink()
+        return False
+    except OSError:
+        if path.exists():
+            part.unlink()
+            return False
+        os.replace(part, path)
+        return True
+    part.unlink()
+    return True
 
 
 def _sync_folder(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
@@ -25,7 +26,6 @@ ENGINE_TABLES: Final = frozenset({"schema_versions", "writers", "audit_waiting"}
 """What this engine keeps about itself, and the audit events that wait for their place: none, in a snapshot."""
 _KINDS: Final[dict[str, Kind]] = {"bigint": "integer", "boolean": "integer", "text": "text", "bytea": "bytes"}
 _NAMES: Final[dict[str, str]] = {"bigint": "int8", "boolean": "bool", "text": "text", "bytea": "bytea"}
-_SEALED: Final = {table: (key, value) for table, key, value in SEALED_COLUMNS}
 
 
 class PostgresTables:
@@ -138,17 +138,13 @@ class PostgresTables:
         values: list[Value] = [
             bool(value) if kind == "bool" else value for value, kind in zip(row, self._types[table.name], strict=True)
         ]
-        if table.name in _SEALED:
-            key, column = table.places(_SEALED[table.name])
-            place = f"{table.name}.{table.columns[column]}"
+        for key, column, place in _list_sealed(table):
             values[column] = self._sealer.seal(place, str(row[key]), _expect_bytes(row[column]))
         return tuple(values)
 
     def _open(self, table: Table, row: tuple[Value, ...]) -> Row:
         values = [int(value) if value is True or value is False else value for value in row]
-        if table.name in _SEALED:
-            key, column = table.places(_SEALED[table.name])
-            place = f"{table.name}.{table.columns[column]}"
+        for key, column, place in _list_sealed(table):
             values[column] = self._sealer.open(place, str(row[key]), _expect_bytes(row[column]))
         return tuple(values)
 
@@ -373,6 +369,15 @@ def apply_steps(session: Session, after: int, through: int) -> None:
     for number, step in enumerate(list_postgres_migrations()[after:through], start=after + 1):
         session.script(step)
         session.script(f"INSERT INTO schema_versions (version) VALUES ({number})")
+
+
+@functools.cache
+def _list_sealed(table: Table) -> tuple[tuple[int, int, str], ...]:
+    """The sealed values of a table's rows: where the row's key stands, where the value, and its place's name."""
+    find = table.columns.index
+    return tuple(
+        (find(key), find(column), f"{name}.{column}") for name, key, column in SEALED_COLUMNS if name == table.name
+    )
 
 
 def _match(table: Table) -> sql.Composed:
