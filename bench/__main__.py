@@ -61,6 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
         write_json(options.json, figures)
         gc.collect()
     print(draw_table(figures))
+    print(budgets.write_table(options.json))
     print(f"figures: {options.json}", file=sys.stderr)
     if options.publish and not failed:
         budgets.publish([options.json])

@@ -192,6 +192,13 @@ def draw(results: Results) -> str:
     return draw_bars("Measured by work; the budget in brackets", groups)
 
 
+def write_table(source: Path) -> str:
+    """The table of budgets, "" when nothing in it was measured."""
+    results = Results(json.loads(source.read_text("utf-8")))
+    is_measured = any(results.find(row.work, row.name, name) for row in ROWS for name in (EMBEDDED, POSTGRES, CLUSTER))
+    return "\n".join(_table(results)) if is_measured else ""
+
+
 def publish(sources: Sequence[Path]) -> None:
     """Write pages, picture and figures into docs. A work that is in several sources counts as in the last one."""
     bodies = [json.loads(source.read_text("utf-8")) for source in sources]
