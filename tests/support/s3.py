@@ -90,6 +90,15 @@ class S3Server:
         self._process.wait()
 
     @contextlib.contextmanager
+    def down(self) -> Iterator[None]:
+        """Killed; it is back afterwards, whatever happened meanwhile."""
+        self.kill()
+        try:
+            yield
+        finally:
+            self.start()
+
+    @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """It keeps its connections and answers nothing."""
         assert self._process is not None
