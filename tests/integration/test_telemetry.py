@@ -186,6 +186,20 @@ def test_nothing_of_opentelemetry_is_loaded_when_nothing_is_sent() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_an_endpoint_without_the_packages_stops_the_start_and_says_what_is_missing(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['opentelemetry'] = None\n"
+        "from curbside.errors import ConfigError\n"
+        "from curbside.server.config import Telemetry\n"
+        "from curbside.server.telemetry import open_telemetry\n"
+        "try: open_telemetry(Telemetry(endpoint='http://127.0.0.1:4318'), None, None)\n"
+        "except ConfigError as error: print(error)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, "requirements/otlp.txt" in done.stdout) == (0, True), done.stderr
+
+
 @pytest.mark.parametrize(
     "settings",
     [
