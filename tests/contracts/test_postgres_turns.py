@@ -23,6 +23,7 @@ from curbside.server.store.postgres_audit import PLACED_AT_ONCE
 from curbside.server.store.postgres_open import PostgresSettings
 from curbside.server.store.postgres_session import AUDIT_LOCK, LOCK_CLASS, WRITER_LOCK
 from curbside.server.store.postgres_tables import open_postgres_snapshot
+from curbside.server.store.records import EntryBatch, NewEntry
 
 LOCK = f"SELECT pg_advisory_xact_lock({LOCK_CLASS}, {WRITER_LOCK})"
 LOCK_SHARED = f"SELECT pg_advisory_xact_lock_shared({LOCK_CLASS}, {WRITER_LOCK})"
@@ -102,6 +103,31 @@ async def test_a_row_that_somebody_has_is_waited_for_once_and_keeps_no_other_bac
     assert isinstance(results[1], StoreUnavailable)
     other.rollback()
     assert await append(store, taken, entry()) == 1
+
+
+async def test_the_same_sends_through_two_servers_are_stored_once(
+    store: PostgresStore, settings: PostgresSettings
+) -> None:
+    """A client that lost its connection sends again elsewhere, while the first send is on its way."""
+    patient = PostgresSettings(settings.url, lock_ms=60_000)
+    servers = [open_postgres_store(patient, KEY) for _ in range(2)]
+    names = [await begin(store) for _ in range(4)]
+
+    def send(tx: Change, entries: list[NewEntry]) -> list[int]:
+        """Find what is there, and append the rest: nothing comes between the two."""
+        asked = [(name, each.message_id, each.envelope) for name, each in zip(names, entries, strict=True)]
+        found = tx.delivery.find_places(asked)
+        fresh = [EntryBatch(asked[i][0], 0, [entries[i]]) for i in range(4) if found[i] is None]
+        placed = iter(tx.delivery.append_batches(fresh))
+        places = [place.sequence if place is not None else next(placed) for place in found]
+        return [place for place in places if isinstance(place, int)]
+
+    for number in range(1, 31):
+        entries = [entry() for _ in names]
+        places = await asyncio.gather(*(server.write(lambda tx, e=entries: send(tx, e)) for server in servers))  # type: ignore[misc]
+        assert places == [[number] * 4] * 2
+    for server in servers:
+        await server.close()
 
 
 async def test_two_writers_that_wait_for_each_other_both_end_well(tmp_path: Path) -> None:

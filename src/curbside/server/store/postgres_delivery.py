@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
 from curbside.errors import CurbsideError, DuplicateRequest, EpochConflict, NotFound, PendingProposals
 from curbside.ids import ConversationId, DeviceId, MessageId, UserId
-from curbside.server.store.postgres_session import Session, columns
+from curbside.server.store.postgres_session import Row, Session, columns
 from curbside.server.store.records import (
     ConversationRecord,
     EntryBatch,
@@ -42,6 +43,11 @@ _LOCK = """
 SELECT conversation_id, number, epoch, waiting, last_sequence FROM conversations
 WHERE conversation_id = ANY(%s::text[]) ORDER BY number FOR NO KEY UPDATE{skip}"""
 """In one order for all, so that batches do not wait for each other in a circle."""
+_FIND = """
+SELECT conversation_id, message_id, sequence, received_at_ms, envelope
+FROM unnest(%s::text[], %s::bytea[]) AS given (name, id)
+    JOIN conversations ON conversation_id = given.name
+    JOIN entries ON conversation = number AND message_id = given.id"""
 _STORE = """
 WITH moved AS (
     UPDATE conversations SET last_sequence = given.last
@@ -58,12 +64,17 @@ SELECT sequence, kind, message_id, received_at_ms, envelope FROM (
     ) AS wanted
 ) AS summed WHERE bytes_before < %s ORDER BY sequence"""
 
+_Held = tuple[int, dict[ConversationId, list[int]]]
+"""Conversations that a change has locked, as they are: the change's number, what `_hold` returns."""
+_NOTHING: Final[_Held] = (0, {})
+
 
 class PostgresDelivery:
     """Implements DeliveryChange (and so DeliveryView) on one connection."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._held = _NOTHING
 
     # --- conversations ------------------------------------------------------------------------
 
@@ -115,6 +126,7 @@ class PostgresDelivery:
             raise DuplicateRequest
 
     def advance_epoch(self, conversation_id: ConversationId, epoch: int, group_state: bytes, waiting: int = 0) -> None:
+        self._held = _NOTHING
         changed = self._session.change(
             "UPDATE conversations SET epoch = %s, group_state = %s, waiting = %s WHERE conversation_id = %s",
             (epoch, group_state, waiting, conversation_id),
@@ -137,6 +149,7 @@ class PostgresDelivery:
             "times": [entry.received_at for entry in entries],
             "envelopes": [entry.envelope for entry in entries],
         }
+        self._held = _NOTHING
         statement = _APPEND.format(skip=self._choose_skip())
         rows = self._session.change_all(statement, values, alongside=True)
         if not rows:
@@ -154,7 +167,7 @@ class PostgresDelivery:
         return int(first)
 
     def append_batches(self, batches: Sequence[EntryBatch]) -> list[int | CurbsideError]:
-        conversations = self._lock_conversations([batch.conversation_id for batch in batches])
+        conversations = self._hold([batch.conversation_id for batch in batches])
         places: list[int | CurbsideError] = []
         moved: list[tuple[int, int]] = []
         rows: list[tuple[object, ...]] = []
@@ -173,18 +186,16 @@ class PostgresDelivery:
                     (number, place, entry.kind, entry.message_id, entry.received_at, entry.envelope)
                     for place, entry in enumerate(batch.entries, last + 1)
                 ]
+        self._held = _NOTHING
         if rows and self._session.change(_STORE, (*columns(moved, 2), *columns(rows, 6)), alongside=True) != len(rows):
             raise DuplicateRequest
         return places
 
     def find_places(self, asked: Sequence[tuple[ConversationId, MessageId, bytes]]) -> list[PlaceRecord | None]:
-        found = self._session.all(
-            """SELECT conversation_id, message_id, sequence, received_at_ms, envelope
-            FROM unnest(%s::text[], %s::bytea[]) AS given (name, id)
-                JOIN conversations ON conversation_id = given.name
-                JOIN entries ON conversation = number AND message_id = given.id""",
-            columns(asked, 3)[:2],
-        )
+        if not asked:
+            return []
+        values = columns(asked, 3)[:2]
+        found = self._session.all(_FIND, values) if self._session.is_reading else self._hold_and_find(values)
         places = {(name, message_id): place for name, message_id, *place in found}
         return [
             PlaceRecord(place[0], place[1], place[2] == envelope) if (place := places.get((name, message_id))) else None
@@ -296,9 +307,22 @@ class PostgresDelivery:
             alongside=True,
         )
 
-    def _lock_conversations(self, names: list[ConversationId]) -> dict[ConversationId, list[int]]:
-        """Number, epoch, waiting and last sequence of those that are there."""
+    def _hold(self, names: list[ConversationId]) -> dict[ConversationId, list[int]]:
+        """Lock these conversations: number, epoch, waiting and last sequence of those that are there."""
+        change, held = self._held
+        if change == self._session.change_number and all(name in held for name in names):
+            return held
         found = self._session.change_all(_LOCK.format(skip=self._choose_skip()), (names,), alongside=True)
+        return self._keep(names, found)
+
+    def _hold_and_find(self, values: list[list[Any]]) -> list[Row]:
+        """Lock the conversations, so that what is not there now is not there when it is appended."""
+        names = list(set(values[0]))
+        held, found = self._session.lock_and_look(_LOCK.format(skip=self._choose_skip()), (names,), _FIND, values)
+        self._held = self._session.change_number, self._keep(names, held)
+        return found
+
+    def _keep(self, names: list[ConversationId], found: list[Row]) -> dict[ConversationId, list[int]]:
         if len(found) < len(names):
             there = self._session.one(
                 "SELECT count(*) FROM conversations WHERE conversation_id = ANY(%s::text[])", (names,)

@@ -61,8 +61,11 @@ class Session:
         self.has_placed_events = False
         """Whether the audit events that the transaction must see have their places."""
         self._cursor = connection.cursor(binary=True)
+        self._locking = connection.cursor(binary=True)
         self._plain = connection.cursor()
         self._changes = 0
+        self.change_number = 0
+        """Of the present change, or of the state that is read; never the same again."""
         self._has_savepoint = self._is_marked = self._holds_rows = False
 
     # --- statements ---------------------------------------------------------------------------
@@ -85,6 +88,16 @@ class Session:
         self._write(statement, values, alongside)
         return self._cursor.fetchall()
 
+    def lock_and_look(self, lock: str, lock_values: Any, question: str, values: Any) -> tuple[list[Row], list[Row]]:
+        """Lock rows, then look, in one round trip: the rows of both. What is locked cannot change before it is seen."""
+        marks = self._list_marks()
+        with self.connection.pipeline():
+            for mark in marks:
+                self._plain.execute(mark, prepare=True)
+            self._locking.execute(lock, lock_values, prepare=True)
+            self._cursor.execute(question, values, prepare=True)
+        return self._locking.fetchall(), self._cursor.fetchall()
+
     def script(self, text: str) -> None:
         """Run statements without values, in one round trip."""
         self._plain.execute(text, prepare=False)
@@ -104,6 +117,7 @@ class Session:
     def begin(self, alone: bool = True) -> None:
         """Begin to write; waits for the writers, here or in other processes, that this one cannot be beside."""
         self._changes = 0
+        self.change_number += 1
         self._has_savepoint = self._is_marked = self._holds_rows = False
         self.is_reading = self.has_placed_events = False
         self.has_turn = alone
@@ -117,6 +131,7 @@ class Session:
     def begin_change(self) -> None:
         """What follows is of another change."""
         self._changes += 1
+        self.change_number += 1
         self._is_marked = False
         self.asked_for_turn = None
 
