@@ -80,7 +80,10 @@ class DeliveryView(Protocol):
     ) -> PlaceRecord | None: ...
 
     def find_places(self, asked: Sequence[tuple[ConversationId, MessageId, bytes]]) -> list[PlaceRecord | None]:
-        """`find_place` for many (conversation, message id, envelope) at once, in the order asked."""
+        """`find_place` for many (conversation, message id, envelope) at once, in the order asked.
+
+        In a change: nobody else appends to these logs before it ends.
+        """
         ...
 
     def read_entries(
