@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import shutil
 import threading
 import time
@@ -21,7 +22,7 @@ from curbside.server.backup.chain import get_chain, prune, read_receipts
 from curbside.server.backup.drill import LAST_DRILL, drill, remember_check
 from curbside.server.backup.place import FolderPlace, ObjectPlace, name_manifest, name_object, open_place
 from curbside.server.backup.recipient import make_backup_key, open_backup_key, read_recipient
-from curbside.server.backup.sealing import open_object, parse_manifest, seal_object
+from curbside.server.backup.sealing import open_object, parse_manifest, seal_object, verify_manifest
 from curbside.server.backup.verify import VerifyRequest
 from curbside.server.blob_opening import open_blob_store
 from curbside.server.config import Config
@@ -83,6 +84,8 @@ async def test_a_restored_server_has_another_key_and_goes_on(tmp_path: Path, eng
     old, new = ((folder / "keys" / "database.key").read_bytes() for folder in (ward.folder, tmp_path / "new"))
     assert old != new
     store = open_store(config, is_server=False)
+    for path in (tmp_path / "new").rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0, path  # whatever the umask is
     keys = await prepare_keys(store, config.authority_path.read_bytes())
     assert await store.write(lambda tx: tx.identity.take_expired_sessions(START * 2, 10)) == []
     position = await store.write(lambda tx: tx.delivery.add_queue_items([_welcome(ward)]))
@@ -384,6 +387,40 @@ async def test_a_place_of_another_organisation_is_refused(tmp_path: Path) -> Non
             attempt()
     with pytest.raises(BackupRefused):
         await ours.back_up()
+
+
+async def test_a_backup_of_another_place_of_the_same_organisation_is_refused(tmp_path: Path) -> None:
+    ward = await Ward(tmp_path).prepare()
+    await ward.fill()
+    here, there = FolderPlace(tmp_path / "here"), FolderPlace(tmp_path / "there")
+    for place in (here, there, there):
+        ward.place, ward.receipts = place, tmp_path / f"{place.folder.name}.jsonl"
+        await ward.back_up()
+    here.write_new(name_manifest(2), there.read(name_manifest(2)))
+    ward.place, ward.receipts = here, tmp_path / "here.jsonl"
+    with pytest.raises(BackupRefused, match="another place"):
+        ward.verify()
+
+
+async def test_no_change_of_a_manifest_gets_through(tmp_path: Path) -> None:
+    ward = await Ward(tmp_path).prepare()
+    await ward.fill()
+    await ward.back_up()
+    whole = ward.place.read(name_manifest(1))
+    verify_manifest(parse_manifest(whole), ward.key.audit_key)
+    chosen = random.Random(7)
+    for _ in range(400):
+        data = bytearray(whole)
+        match chosen.randrange(3):
+            case 0:
+                data[chosen.randrange(len(data))] ^= 1 << chosen.randrange(8)
+            case 1:
+                del data[chosen.randrange(len(data)) :]
+            case _:
+                at = chosen.randrange(len(data))
+                data[at:at] = chosen.randbytes(chosen.randrange(1, 9))
+        with pytest.raises(BackupRefused):
+            verify_manifest(parse_manifest(bytes(data)), ward.key.audit_key)
 
 
 async def test_objects_that_the_recipients_key_would_open_are_refused_unless_they_are_listed(tmp_path: Path) -> None:

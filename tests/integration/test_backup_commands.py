@@ -129,6 +129,17 @@ def test_the_operators_week(folder: Path, tmp_path: Path) -> None:
     assert "backup.failed" in expect("audit", "show", *at)
 
 
+def begin_move(folder: Path, more: Mapping[str, str]) -> subprocess.Popen[str]:
+    """A move that has come to the point where it waits for the server to be stopped."""
+    command = [sys.executable, "-m", "curbside", "migrate", "--folder", str(folder), "--without-backup", "--json"]
+    moving = subprocess.Popen(
+        command, env={**os.environ, **more}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert moving.stderr is not None
+    assert "Stop the server now" in moving.stderr.readline()
+    return moving
+
+
 @pytest.mark.slow
 def test_a_move_while_the_server_runs(folder: Path, tmp_path: Path) -> None:
     at = ("--folder", str(folder))
@@ -138,22 +149,23 @@ def test_a_move_while_the_server_runs(folder: Path, tmp_path: Path) -> None:
         expect("invite", *at, "--role", "nurse", "--count", "2", "--json")
         target = {"CURBSIDE_TARGET_DATABASE_URL": url}
         assert "no backup yet" in curbside("migrate", *at, "--json", more=target).stderr
-        command = [sys.executable, "-m", "curbside", "migrate", *at, "--without-backup", "--json"]
-        moving = subprocess.Popen(
-            command, env={**os.environ, **target}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        assert moving.stderr is not None
-        assert "Stop the server now" in moving.stderr.readline()
+        moving = begin_move(folder, target)
+        moving.kill()
+        moving.communicate(timeout=SECONDS)
+        assert curbside("serve", *at, "--check", more={"CURBSIDE_DATABASE_URL": url}).returncode == 1
+        expect("invite", *at, "--role", "clerk", "--json")
+        moving = begin_move(folder, target)
     finally:
         server.stop()
     out, err = moving.communicate(timeout=SECONDS)
     assert moving.returncode == 0, err
-    assert json.loads(out)["tables"]["invites"] == 2
+    result = json.loads(out)
+    assert (result["tables"]["invites"], result["is_resumed"]) == (3, True)
     assert url not in out + err
     server = Serving(folder, {"CURBSIDE_DATABASE_URL": url})
     server.stop()
     shown = expect("audit", "show", *at, more={"CURBSIDE_DATABASE_URL": url})
-    assert shown.count("invite.created") == 2
+    assert shown.count("invite.created") == 3
     assert shown.count("app.started") == 2
 
 

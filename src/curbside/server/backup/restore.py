@@ -173,9 +173,8 @@ class _Run:
         return log
 
     def _make_folder(self, staging: Path, folder: Path) -> None:
-        for part in (DATABASE_KEY, AUTHORITY_CERTIFICATE, CHECKPOINTS):
-            (staging / part).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (staging / DATA / "blobs").mkdir(mode=0o700, parents=True)
+        for part in (DATABASE_KEY.parent, AUTHORITY_CERTIFICATE.parent, CHECKPOINTS.parent, DATA, DATA / "blobs"):
+            (staging / part).mkdir(mode=0o700, exist_ok=True)  # each by itself: the mode is the last one's alone
         create_key_file(staging / DATABASE_KEY)
         _write(staging / AUTHORITY_CERTIFICATE, self._body.authority)
         _write(staging / CONFIG, self._build_config(staging).encode())
