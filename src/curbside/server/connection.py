@@ -329,6 +329,8 @@ class Connection:
         if self._is_queue_behind:
             await self._send_queue()
         if self._behind and self._closing is None:
+            for name in self._behind:  # what was said to exist before this look is found by it, or it does not exist
+                self._subscriptions[name].known = 0
             positions = [Position(name, self._subscriptions[name].sent) for name in self._behind]
             found = await self._parts.delivery.read_after(self.subject, positions, ENTRIES_PER_READ)
             await self._take_catch_up(found, {position.conversation_id: position.after for position in positions})

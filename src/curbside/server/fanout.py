@@ -138,7 +138,8 @@ class NoNeighbours:
 
 @dataclass(slots=True)
 class _Audience:
-    """Who hears of a conversation. known: the last sequence that this node heard of."""
+    """Who hears of a conversation. known: the last sequence that this node saw for itself, in the store or in entries
+    that it handed on; what others merely say is not known."""
 
     listeners: dict[Listener, None] = field(default_factory=dict)
     known: int = 0
@@ -206,7 +207,7 @@ class Fanout:
         return list(self._conversations)
 
     def find_known(self, conversation_id: ConversationId) -> int:
-        """The last sequence of the conversation that this node heard of; 0 when nobody listens."""
+        """The last sequence of the conversation that this node saw for itself; 0 when nobody listens."""
         audience = self._conversations.get(conversation_id)
         return audience.known if audience is not None else 0
 
@@ -222,6 +223,7 @@ class Fanout:
     def publish(self, entry: PublishedEntry, live: frozenset[Listener], sender: Listener | None = None) -> None:
         """Offer a durable entry to all but its sender. live: what `list_live` answered before it was written."""
         self.offer(entry, live, sender)
+        self.confirm(entry.conversation_id, entry.sequence)
         self.neighbours.tell_entry(entry)
 
     def end_stays(self, conversation_id: ConversationId, device_ids: Iterable[DeviceId], last_sequence: int) -> None:
@@ -250,14 +252,19 @@ class Fanout:
         audience = self._conversations.get(entry.conversation_id)
         if audience is None:
             return
-        audience.known = max(audience.known, entry.sequence)
         for listener in tuple(audience.listeners):
             if listener is not sender:
                 listener.offer(entry, listener in live)
 
     def note(self, conversation_id: ConversationId, sequence: int) -> None:
-        """The log goes on to `sequence` at least; who listens reads it from there."""
+        """The log is said to go on to `sequence`; who listens looks, and reads it from where they stand."""
         self.offer(PublishedEntry(conversation_id, sequence, b""), frozenset())
+
+    def confirm(self, conversation_id: ConversationId, sequence: int) -> None:
+        """The log does go on to `sequence`, and who listens knows of it."""
+        audience = self._conversations.get(conversation_id)
+        if audience is not None:
+            audience.known = max(audience.known, sequence)
 
     def offer_queue_here(self, device_id: DeviceId) -> None:
         """The device's queue has a new item, if the device is connected to this node."""

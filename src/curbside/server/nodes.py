@@ -188,11 +188,11 @@ class Nodes:
 
     async def _hand_on_all(self, arrived: dict[ConversationId, dict[int, bytes]]) -> None:
         """Record who gets what, then hand it on; when it cannot be recorded, the log is read once it can."""
-        takers: dict[ConversationId, frozenset[Listener]] = {}
+        takers: dict[ConversationId, dict[Listener, tuple[int, int]]] = {}
         handed: list[Handed] = []
         for name, entries in arrived.items():
             found = await self._list_takers(name, entries)
-            takers[name] = frozenset(found)
+            takers[name] = found
             handed += [Handed(listener.subject, name, first, last) for listener, (first, last) in found.items()]
         try:
             await self._parts.delivery.record_handed(handed)
@@ -202,7 +202,9 @@ class Nodes:
         for name, entries in arrived.items():
             for sequence in sorted(entries):
                 entry = PublishedEntry(name, sequence, entries[sequence])
-                self._parts.fanout.offer(entry, takers[name])
+                self._parts.fanout.offer(entry, frozenset(takers[name]))
+            for _, last in takers[name].values():
+                self._parts.fanout.confirm(name, last)
 
     async def _list_takers(self, name: ConversationId, entries: dict[int, bytes]) -> dict[Listener, tuple[int, int]]:
         """Who stands right before one of these entries and may have them: first and last that each gets."""

@@ -156,6 +156,7 @@ class StoreWatch:
         if self._parts.fanout.list_audience(name) and sequence > self._parts.fanout.find_known(name):
             self._parts.metrics.watch_found.inc()
             self._parts.fanout.note(name, sequence)
+            self._parts.fanout.confirm(name, sequence)
 
     async def _look_at_connections(self, listeners: Sequence[Listener]) -> None:
         """End those whose session or device is over, or whose device has a newer one."""
