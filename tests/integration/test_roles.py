@@ -183,7 +183,7 @@ PUBLIC: dict[str, tuple[str, msgspec.Struct | None, int]] = {
     "POST /v1/invites": ("/v1/invites", bodies.NewInvite(ABSENT, "AAAA"), 400),
     "POST /v1/signup/start": ("/v1/signup/start", bodies.SignupStart(ABSENT, "AAAA"), 404),
     "POST /v1/signup/finish": ("/v1/signup/finish", None, 401),
-    "POST /v1/signin/start": ("/v1/signin/start", bodies.SigninStart(ABSENT, ABSENT, "AAAA"), 400),
+    "POST /v1/signin/start": ("/v1/signin/start", bodies.SigninStart(ABSENT, ABSENT, "AAAA"), 401),
     "POST /v1/signin/finish": ("/v1/signin/finish", bodies.SigninFinish(ABSENT, "AAAA"), 401),
 }
 """Public routes, and what they answer to somebody who has nothing."""
