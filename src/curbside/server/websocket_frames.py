@@ -149,16 +149,23 @@ class FrameReader:
             return Notice(Kind.PING, payload)
         if opcode == _PONG:
             return Notice(Kind.PONG)
-        if not payload:
-            return Notice(Kind.CLOSE, code=_NO_CODE)
-        code = int.from_bytes(payload[:2], "big")
-        try:
-            payload[2:].decode()
-        except UnicodeDecodeError:
-            return Notice(Kind.BROKEN, code=BAD_TEXT)
-        if len(payload) == 1 or (code not in _CODES and code not in _OWN_CODES):
-            return _BROKEN
-        return Notice(Kind.CLOSE, code=code)
+        notice = _read_close(payload)
+        if notice.kind is Kind.CLOSE and self._parts is not None:
+            return _BROKEN  # the message that it interrupts will never end
+        return notice
+
+
+def _read_close(payload: bytes) -> Notice:
+    if not payload:
+        return Notice(Kind.CLOSE, code=_NO_CODE)
+    code = int.from_bytes(payload[:2], "big")
+    try:
+        payload[2:].decode()
+    except UnicodeDecodeError:
+        return Notice(Kind.BROKEN, code=BAD_TEXT)
+    if len(payload) == 1 or (code not in _CODES and code not in _OWN_CODES):
+        return _BROKEN
+    return Notice(Kind.CLOSE, code=code)
 
 
 _BROKEN: Final = Notice(Kind.BROKEN, code=PROTOCOL_ERROR)

@@ -136,6 +136,7 @@ def test_continuations_out_of_place_break_it() -> None:
     assert messages(frame(0x00, b"x")) == [BROKEN]
     assert messages(frame(0x02, b"x") + frame(0x82, b"y")) == [BROKEN]
     assert messages(frame(0x02, b"x") + frame(0x81, b"y")) == [BROKEN]
+    assert messages(frame(0x02, b"x") + frame(0x88)) == [BROKEN]
 
 
 def test_a_length_in_more_bytes_than_it_needs_breaks_it() -> None:
