@@ -1,7 +1,8 @@
 """The table of budgets with what was measured, as a page of the documentation and a picture.
 
     python -m bench --publish                   measures, then writes docs/budgets.{json,md,svg}, docs/scale.md
-    python -m bench.budgets FILE.json …         writes them from figures that were measured before
+    python -m bench.budgets FILE.json …         writes them from figures that were measured before; works that are in no
+                                                file stay as they are in docs
 
 The peers' figures were measured with another load generator that does the same works, on the same kind of machine (two
 cores, server and database on one of them) on another day. They say where others stand; only what stands in one run may
@@ -94,8 +95,7 @@ def render(results: Results) -> str:
         "Written by `python -m bench --publish`; do not edit. What each work is, what is held constant and where the",
         "limits are: [bench/README.md](../bench/README.md). All figures, every run: [budgets.json](budgets.json).",
         "",
-        f"Measured on {machine['when']}, commit {machine['commit']}, {machine['cores']} cores, "
-        f"Python {machine['python']}; load average {machine['load']:.1f} at the end.",
+        f"Measured with {machine['cores']} cores and Python {machine['python']}.",
         "Server and database on one core, the load generator on another. The budget is the embedded backend's.",
         "",
         *_table(results),
@@ -110,6 +110,8 @@ def render(results: Results) -> str:
         "",
         *_quality(results),
         "",
+        *_dates(results),
+        "",
         "## What an acknowledgement is worth",
         "",
         *(f"- **{name}**: {DURABILITY[name]}." for name in BACKENDS),
@@ -117,7 +119,7 @@ def render(results: Results) -> str:
         "w6 kills every process of a backend, its database too. What the kernel has survives that; for a power cut it",
         "is the fsync before the acknowledgement that counts, and that is the same code.",
         "",
-        "## MLS core and SDK",
+        "## MLS core, SDK, restore, growth",
         "",
         *_others(results),
         "",
@@ -160,14 +162,26 @@ def _quality(results: Results) -> Iterator[str]:
         yield "Others left the server's core alone: at most a fifth of it, in every run that counts."
 
 
+def _dates(results: Results) -> Iterator[str]:
+    """When each work was measured, works of one time together."""
+    works: dict[str, list[str]] = {}
+    for each in results.figures:
+        named = works.setdefault(each["when"], [])
+        if each["work"] not in named:
+            named.append(each["work"])
+    for when, named in works.items():
+        yield f"- {', '.join(named)}: {when} at the end"
+
+
 def _others(results: Results) -> Iterator[str]:
     yield _line(["work", "figure", "median", "unit", "budget", ""])
     yield _line(["---", "---", "--:", "---", "--:", "---"])
     for each in results.figures:
-        if each["work"] in ("mls", "client"):
+        if each["work"] in ("mls", "client", "restore", "growth"):
             budget = "" if each["budget"] is None else f"≤ {_write(each['budget'])}"
             verdict = {True: "kept", False: "**missed**", None: ""}[each["kept"]]
-            yield _line([each["work"], each["name"], _write(each["median"]), each["unit"], budget, verdict])
+            name = " ".join(part for part in (each["backend"], each["name"]) if part)
+            yield _line([each["work"], name, _write(each["median"]), each["unit"], budget, verdict])
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -199,20 +213,25 @@ def write_table(source: Path) -> str:
     return "\n".join(_table(results)) if is_measured else ""
 
 
-def publish(sources: Sequence[Path]) -> None:
-    """Write pages, picture and figures into docs. A work that is in several sources counts as in the last one."""
-    bodies = [json.loads(source.read_text("utf-8")) for source in sources]
+def publish(*sources: Path) -> None:
+    """Write pages, picture and figures into docs. A work that is in several sources counts as in the last one; one that
+    is in none stays as it stood in docs."""
+    former = DOCS / f"{NAME}.json"
     chosen: dict[str, list[dict[str, Any]]] = {}
-    for body in bodies:
-        works = dict.fromkeys(each["work"] for each in body["figures"])
-        chosen |= {work: [each for each in body["figures"] if each["work"] == work] for work in works}
-    body = {"machine": bodies[-1]["machine"], "figures": [each for figures in chosen.values() for each in figures]}
+    for source in (*([former] if former.exists() else []), *sources):
+        body = json.loads(source.read_text("utf-8"))
+        machine, measured = body["machine"], {}
+        for each in body["figures"]:
+            when = f"{machine['when']}, commit {machine['commit']}, load average {machine['load']:.1f}"
+            measured.setdefault(each["work"], []).append({**each, "when": each.get("when", when)})
+        chosen |= measured
+    body = {"machine": machine, "figures": [each for figures in chosen.values() for each in figures]}
     results, page = Results(body), DOCS / "scale.md"
-    (DOCS / f"{NAME}.json").write_text(json.dumps(body, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    former.write_text(json.dumps(body, indent=1, ensure_ascii=False) + "\n", "utf-8")
     (DOCS / f"{NAME}.md").write_text(render(results), "utf-8")
     (DOCS / f"{NAME}.svg").write_text(draw(results), "utf-8")
     page.write_text(scale.replace(page.read_text("utf-8"), results.figures), "utf-8")
 
 
 if __name__ == "__main__":
-    publish([Path(argument) for argument in sys.argv[1:]])
+    publish(*(Path(argument) for argument in sys.argv[1:]))

@@ -108,7 +108,8 @@ def read_costs(figures: Sequence[Mapping[str, Any]]) -> Costs:
 @dataclass(frozen=True)
 class Demand:
     """What is asked at the peak, and kept. nodes: for the streams alone. subscriptions: on the bus, if no two devices
-    of a node share a conversation. hellos: heard by all nodes in a second."""
+    of a node share a conversation. hellos: heard by all nodes in a second. transactions: one for each message at most.
+    """
 
     messages: float
     deliveries: float
@@ -119,6 +120,8 @@ class Demand:
     memory_gib: float
     node_cores: float
     database_cores: float
+    light_database_cores: float
+    transactions: float
     bus_cores: float
     wal_mb: float
     news: float
@@ -144,6 +147,8 @@ def compute_demand(costs: Costs, load: Assumptions) -> Demand:
         memory_gib=connections * costs.idle_kib / 2**20,
         node_cores=(messages * costs.nodes_us + deliveries * costs.delivery_us) / 1e6,
         database_cores=messages * costs.database_us / 1e6,
+        light_database_cores=messages * costs.light_database_us / 1e6,
+        transactions=max(messages / BATCH, min(messages, nodes * 1000 / costs.lone_ms)),
         bus_cores=messages * costs.bus_us / 1e6,
         wal_mb=messages * costs.wal / 1e6,
         news=messages * costs.news,
@@ -295,7 +300,9 @@ def _list_demand(costs: Costs, load: Assumptions) -> Iterator[str]:
         ("nodes for them", found.nodes, ""),
         ("memory for them in the nodes", found.memory_gib, "GiB"),
         ("nodes' cores busy with messages", found.node_cores, ""),
-        ("PostgreSQL's cores busy", found.database_cores, ""),
+        ("PostgreSQL's cores busy, if transactions are full", found.database_cores, ""),
+        ("PostgreSQL's cores busy, if each message is alone", found.light_database_cores, ""),
+        ("transactions with an fsync, nodes never waiting for more", found.transactions, "/s"),
         ("NATS's cores busy", found.bus_cores, ""),
         ("write-ahead log", found.wal_mb, "MB/s"),
         ("news on the bus", found.news, "/s"),
