@@ -18,17 +18,17 @@ BETWEEN_SECONDS = 0.1
 
 
 def run_transaction_hastily(self: Any, group: Sequence[Any]) -> None:
-    """SqliteStore._run_transaction, with its last two lines the wrong way round."""
-    execute, events = self._connection.execute, self._change.events
-    execute("BEGIN IMMEDIATE")
+    """SqliteStore._run_transaction, but who called is told before the last line."""
+    run, change = self._connection.execute, self._change
+    run("BEGIN IMMEDIATE")
+    change.delivery.begin()
     for job in group:
         self._run_job(job)
-    if events:
-        self._change.audit.append_events(events)
-        events.clear()
+    if leaves := change.pending.take():
+        change.audit.append_leaves(leaves)
     tell_callers(group)
     time.sleep(BETWEEN_SECONDS)
-    execute("COMMIT")
+    run("COMMIT")
 
 
 if __name__ == "__main__":

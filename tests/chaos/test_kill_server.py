@@ -103,9 +103,9 @@ async def test_devices_lose_nothing_to_kills_and_show_one_order(server: ServingP
 async def test_a_server_that_answers_too_early_is_caught(tmp_path: Path) -> None:
     """The same check fails, within a few kills, on a server that acknowledges before it commits."""
     server = ServingProcess(tmp_path / "ward", HASTY)
-    server.start()
     dice = random.Random(SEED)
     try:
+        server.start()
         load = await Load.begin(server)
         running = load.start()
         try:

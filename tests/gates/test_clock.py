@@ -18,7 +18,16 @@ ALLOWED = {
     ("server/logs.py", "TimeStamper"),  # when a line was logged; nothing decides by it
     ("server/gateway.py", "time.perf_counter"),  # how long a request took
     ("server/delivery.py", "time.perf_counter"),  # how long a write took
+    ("server/otlp.py", "time.time_ns"),  # when counts were sent; nothing decides by it
     ("server/store/postgres.py", "time.monotonic"),  # how long to try again
+    ("server/nodes.py", "time.monotonic"),  # how long another node has been silent
+    ("server/watch.py", "loop.time"),  # how long since it looked
+    ("server/doctor/network.py", "time.monotonic"),  # how long an answer took
+    ("server/migration.py", "time.monotonic"),  # how long it took, and how long to try again
+    ("server/backup/create.py", "time.monotonic"),  # how long it took
+    ("server/backup/restore.py", "time.monotonic"),
+    ("server/backup/verify.py", "time.monotonic"),
+    ("cli/progress.py", "time.monotonic"),  # how long it will take
     ("server/store/postgres.py", "SQL"),  # which writing processes ended a month ago, by the engine's own clock
     ("server/store/schema/postgres/0001_engine.sql", "SQL"),  # when a schema was applied; nothing reads it
 }

@@ -25,7 +25,6 @@ from curbside.mls.key_package import make_key_package
 from curbside.mls.nodes import Credential
 from curbside.mls.public import PublicGroup
 from curbside.mls.trust import UnsafeAcceptAll
-from curbside.policy.access import Role, Subject
 from curbside.server.mls_groups import MlsGroup
 from curbside.wire import frames
 
@@ -194,8 +193,7 @@ async def test_the_servers_own_proposal_to_add_a_device_adds_nobody(
         return message
 
     monkeypatch.setattr(MlsGroup, "propose_remove", add_instead)
-    by = Subject(scene.bob.user_id, scene.bob.device_id, Role.BOT)
-    await services.conversations._propose_locked(ConversationId(scene.attacked), scene.bob.device_id, by)
+    await services.conversations._propose_locked(ConversationId(scene.attacked), scene.bob.device_id)
     await eventually(lambda: scene.alice.engine.groups.get(scene.attacked).pending)
     before = {p.device_id for p in scene.alice.engine.groups.members(scene.attacked)}
     await scene.alice.send_text(scene.attacked, "who else is here")

@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -312,7 +311,7 @@ def list_backups(folder: Path, config_file: Path | None, as_json: bool, **more: 
 def prune(keep: str, folder: Path, config_file: Path | None, as_json: bool, **more: Any) -> None:
     """Remove old backups and what only they need. No backup may be under way."""
     request = _build_request(None, more, _find_config(folder, config_file, needed=False))
-    done = chains.prune(request.place, request.read_chain(), int(time.time()) - parse_duration(keep))
+    done = chains.prune(request.place, request.read_chain(), SystemClock().now() - parse_duration(keep))
     text = f"{done.backups} backups and {done.objects} objects ({describe_bytes(done.bytes)}) went; {done.kept} stay."
     emit(asdict(done), text, as_json=as_json)
 
