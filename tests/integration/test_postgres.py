@@ -64,9 +64,14 @@ class Sender:
             name, envelope = encode_id(self._group.group_id), forge(self._group, message_id)
             await self._wire.send(frames.Send(self._request, name, message_id, 1, envelope))
 
+    @property
+    def is_answered(self) -> bool:
+        """Whether every send was."""
+        return not self._open
+
     async def hear(self) -> None:
-        """Wait until every send was answered."""
-        while self._open:
+        """Take answers until cancelled."""
+        while True:
             frame = await self._wire.receive()
             if isinstance(frame, frames.Refused):
                 assert frame.code == "store_unavailable"
@@ -78,19 +83,23 @@ class Sender:
 async def test_a_database_that_goes_away_under_load_loses_nothing_acknowledged(
     running: Running, alice: Person, bob: Person
 ) -> None:
+    """What was in a commit that the database did not answer is answered when it is back."""
     group, _, wire, _bob_wire = await meet(alice, bob)
     name, sender, database = ConversationId(encode_id(group.group_id)), Sender(group, wire), postgres_server()
+    hearing = asyncio.create_task(sender.hear())
     await sender.send(*(random_bytes(16) for _ in range(300)))
     stopping = asyncio.create_task(asyncio.to_thread(database.stop, "immediate"))
-    while not sender.refused:
+    while not stopping.done():
         await sender.send(random_bytes(16))
-        await sender.hear()
+        await asyncio.sleep(0.01)
     await stopping
     await asyncio.to_thread(database.start)
-    while sender.refused:
+    while not hearing.done() and (sender.refused or not sender.is_answered):
         again, sender.refused = sender.refused, []
         await sender.send(*again)
-        await sender.hear()
+        await asyncio.sleep(0.01)
+    assert not hearing.done(), hearing.exception()
+    hearing.cancel()
     services = running.app.services
     assert services is not None
     rows = running.call(lambda: services.store.read(lambda view: view.delivery.read_entries(name, 1, 10**6, 10**6)))
@@ -99,6 +108,19 @@ async def test_a_database_that_goes_away_under_load_loses_nothing_acknowledged(
         "each message once, where its sender was told"
     )
     assert sum(event.name == EventName.MESSAGE_SENT for event in running.events()) == len(rows)
+
+
+async def test_a_server_whose_database_went_away_stops_in_time(running: Running, alice: Person, bob: Person) -> None:
+    """Also while a commit that nobody answered is in flight."""
+    group, _, wire, _bob_wire = await meet(alice, bob)
+    sender, database = Sender(group, wire), postgres_server()
+    await sender.send(*(random_bytes(16) for _ in range(300)))
+    await asyncio.to_thread(database.stop, "immediate")
+    try:
+        await sender.send(*(random_bytes(16) for _ in range(10)))
+        await asyncio.to_thread(running.stop)
+    finally:
+        await asyncio.to_thread(database.start)
 
 
 async def test_the_audit_commands_look_beside_a_running_server(running: Running, alice: Person) -> None:

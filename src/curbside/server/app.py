@@ -68,6 +68,8 @@ from curbside.server.websocket import READ_BYTES, WebSocketParts, WebSocketProto
 from curbside.server.websocket_asgi import serve_websocket
 
 DRAIN_SECONDS: Final = 5.0
+FLUSH_SECONDS: Final = 5.0
+"""For what was accepted and the end of the audit log, when the database may not come back."""
 SWEEP_SECONDS: Final = 5.0
 
 
@@ -187,11 +189,15 @@ class CurbsideApp:
         for sweeper in self._sweepers:
             sweeper.cancel()
         await asyncio.gather(*self._sweepers, return_exceptions=True)
-        await services.delivery.close()
+        try:
+            async with asyncio.timeout(FLUSH_SECONDS):
+                await services.delivery.close()
+                await self._gateway.turned_away.write(services.store)
+                await services.audit.record_lifecycle(EventName.APP_STOPPED, curbside.__version__)
+                await services.audit.make_checkpoint()
+        except (CurbsideError, TimeoutError) as error:  # the database is away: nothing more can be written down
+            self._log.error(LogEvent.FLUSH_FAILED, code=find_code(error), place=find_place(error))
         await services.nodes.close()
-        await self._gateway.turned_away.write(services.store)
-        await services.audit.record_lifecycle(EventName.APP_STOPPED, curbside.__version__)
-        await services.audit.make_checkpoint()
         self.services, self._gateway.routes, self._gateway.look = None, None, None
         await self._exit.aclose()
         self._log.info(LogEvent.SERVER_STOPPED)

@@ -28,6 +28,7 @@ class LogEvent(StrEnum):
 
     SERVER_STARTED = "server.started"
     SERVER_DRAINING = "server.draining"
+    FLUSH_FAILED = "server.flush_failed"
     SERVER_STOPPED = "server.stopped"
     REQUEST = "http.request"
     REQUEST_FAILED = "http.failed"
