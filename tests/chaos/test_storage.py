@@ -4,29 +4,56 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from load import Load
 from serving_process import SERVE, ServingProcess
+from trial import KILLS, run_trial
 
 SMALL_DISK_MIB = 12
+ROOMY_DISK_MIB = 256
 BALLAST_MIB = 6
+BLOCKS = (bytes(1 << 20), bytes(4096))
 CRAMPED = (str(Path(__file__).with_name("cramped_server.py")),)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path | None]:
+@contextmanager
+def mount_disk(folder: Path, mib: int) -> Iterator[Path | None]:
     """A file system with room for little; None where this process may not mount one."""
-    folder = tmp_path / "disk"
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK_MIB}m,mode=700", "tmpfs", str(folder)]
+    command = ["mount", "-t", "tmpfs", "-o", f"size={mib}m,mode=700", "tmpfs", str(folder)]
     mounted = os.geteuid() == 0 and subprocess.run(command, capture_output=True, check=False).returncode == 0
     yield folder if mounted else None
     if mounted:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path | None]:
+    """Full after a few hundred messages."""
+    with mount_disk(tmp_path / "disk", SMALL_DISK_MIB) as disk:
+        yield disk
+
+
+@pytest.fixture
+def roomy_disk(tmp_path: Path) -> Iterator[Path | None]:
+    """Full when something else fills it."""
+    with mount_disk(tmp_path / "disk", ROOMY_DISK_MIB) as disk:
+        yield disk
+
+
+def fill_up(ballast: Path) -> None:
+    """Take every block that is left."""
+    with ballast.open("ab", buffering=0) as file:
+        for block in BLOCKS:
+            with suppress(OSError):
+                while file.write(block) == len(block):
+                    pass
 
 
 async def refusals(load: Load, code: str) -> None:
@@ -87,6 +114,31 @@ async def test_a_database_that_may_not_grow_refuses_by_name_and_heals(tmp_path: 
         await fill_and_heal(server, (server.folder / "full").touch, (server.folder / "full").unlink)
     finally:
         server.close()
+
+
+async def test_kills_while_the_disk_is_full(tmp_path: Path, roomy_disk: Path | None) -> None:
+    if roomy_disk is None:
+        server = ServingProcess(tmp_path / "ward", CRAMPED)
+        full = server.folder / "full"
+    else:
+        server = ServingProcess(roomy_disk / "ward", SERVE)
+        full = roomy_disk / "ballast"
+
+    async def kill(dice: random.Random) -> None:
+        await asyncio.sleep(dice.random() * 0.3)
+        fill_up(full) if roomy_disk else full.touch()
+        await asyncio.sleep(dice.random() * 0.8)
+        server.kill()
+        full.unlink()
+        await asyncio.to_thread(server.start)
+
+    server.start()
+    try:
+        load = await run_trial(server, kill, frozenset({"storage_full"}))
+    finally:
+        server.close()
+    assert server.kills == KILLS
+    assert any(sender.refusals for sender in load.senders), "it was full now and then"
 
 
 async def test_a_database_that_another_process_holds(tmp_path: Path) -> None:
