@@ -207,6 +207,20 @@ async def test_the_last_part_sent_to_both_nodes_at_once_completes_once(ward: War
     assert await ward.names() == {blob_id}
 
 
+async def test_a_last_part_that_comes_just_after_another_is_no_damaged_file(ward: Ward) -> None:
+    """It found the upload open, and its pieces gone."""
+    data = random_bytes(2 * PART)
+    blob_id = await ward.create(data)
+    await ward.append(0, blob_id, data, 0)
+    before = await ward.nodes[1].store.read(lambda view: view.blobs.find_blob(BlobId(blob_id)))
+    assert before is not None
+    await ward.append(0, blob_id, data, PART)
+    with pytest.raises(OffsetConflict) as caught:
+        await ward.nodes[1].service._complete(ward.alice, before, data[PART:])
+    assert caught.value.members["offset"] == len(data)
+    assert await ward.download(blob_id) == data
+
+
 @pytest.mark.parametrize("size", [5000, 9 * PART])
 async def test_a_hash_that_does_not_fit_leaves_nothing(ward: Ward, size: int) -> None:
     data = random_bytes(size)

@@ -154,6 +154,8 @@ class BlobService:
         )
         actor = Actor.of(subject)
         pieces = await self._store.read(lambda view: view.blobs.list_pieces(record.blob_id))
+        if sum(piece.size for piece in pieces) != record.offset:  # another request was quicker
+            raise await self._find_conflict(record.blob_id)
         async with self._joining:
             parts = self._read_pieces(pieces, data)
             try:
