@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
 import httpx
 import pytest
 import running as running_module
 from browser import BrowserPerson
-from evil import GHOST, Evil, EvilApp, make_entry, make_ghost, make_user, take_group
+from evil import GHOST, Evil, build_evil_server, make_entry, make_ghost, make_user, take_group
 from playwright.sync_api import expect, sync_playwright
 from python_person import PythonPerson
 from running import Running
@@ -20,7 +21,6 @@ from curbside.cli.invite import create_invite
 from curbside.crypto.x509 import make_authority
 from curbside.ids import UserId, encode_base64url
 from curbside.mls.group import CommitRequest
-from curbside.server.app import build_server
 from curbside.wire import frames
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -58,9 +58,7 @@ def hall(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hall]:
     folder = tmp_path_factory.mktemp("e")
     evil = Evil()
     with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
-        patch.setattr(
-            running_module, "build_server", lambda config, app: build_server(config, cast("Any", EvilApp(app, evil)))
-        )
+        patch.setattr(running_module, "build_server", partial(build_evil_server, evil=evil))
         running = Running(folder, static_folder=copy_build(folder / "dist")).start()
         bob, mallory = (PythonPerson(folder / name, name, PASSPHRASE) for name in ("Bob Berg", "Mallory Moor"))
         alice = BrowserPerson(playwright, folder / "alice", running.url, is_phone=False)

@@ -23,7 +23,8 @@ from curbside.mls.group import Group
 from curbside.mls.key_package import KeyPackageSecrets, OwnLeaf, make_key_package
 from curbside.mls.nodes import CREDENTIAL_X509, Capabilities, Credential
 from curbside.mls.trust import UnsafeAcceptAll
-from curbside.server.app import CurbsideApp
+from curbside.server.app import CurbsideApp, Server, build_server
+from curbside.server.config import Config
 from curbside.wire import frames
 from curbside.wire.group_policy import GROUP_POLICY
 
@@ -148,15 +149,12 @@ class Evil:
         return body
 
 
-class EvilApp:
-    """The application with the middleman in front, for `server.app.build_server`."""
-
-    def __init__(self, app: CurbsideApp, evil: Evil) -> None:
-        self.drain = app.drain
-        self._handle = evil.middleman(app, "")
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        await self._handle(scope, receive, send)
+def build_evil_server(config: Config, app: CurbsideApp, evil: Evil) -> Server:
+    """The server with the middleman in front of its application; streams come to him over ASGI."""
+    server = build_server(config, app)
+    server.config.app = evil.middleman(app, "")
+    server.config.ws = "websockets-sansio"
+    return server
 
 
 # --- attackers ------------------------------------------------------------------------------
