@@ -38,6 +38,7 @@ async def test_a_commit_that_leaves_a_waiting_removal_out_does_not_undo_it(
     refused = await wire.say(group, b"is Bob still here?")
     assert refused.code == "pending_proposals"
     assert [e.name for e in running.events()].count(EventName.PROPOSAL_ADDED) == 2
+    wire = await alice.connect()  # to the one before, both entries also came live, at any moment
     found = await wire.sync({encode_id(group.group_id): 2})
     kinds = [(entry.sequence, entry.kind) for frame in found for entry in frame.items]
     assert kinds == [(3, frames.KIND_COMMIT), (4, frames.KIND_PROPOSAL)]
