@@ -22,7 +22,7 @@ from curbside.crypto.random import random_bytes
 from curbside.crypto.secret import SecretBytes
 from curbside.errors import ConfigError, IntegrityError, StorageFull, StoreUnavailable, UsageError
 from curbside.ids import ConversationId, MessageId, UserId
-from curbside.server.store.ports import Change
+from curbside.server.store.ports import Change, View
 from curbside.server.store.postgres import PostgresStore, open_postgres_store
 from curbside.server.store.postgres_open import PostgresSettings, list_postgres_migrations, parse_database_url
 from curbside.server.store.postgres_sealing import fits_key, rotate_sealing_key
@@ -186,6 +186,24 @@ async def test_a_change_cut_off_in_the_middle_runs_again(store: PostgresStore, s
     assert runs == [1, 1]
     assert await sequences(store, name) == [1, 2]
     assert await count_events(store) == 1
+
+
+async def test_a_connection_left_in_the_middle_of_an_exchange_is_given_up(store: PostgresStore) -> None:
+    """Open as far as the library knows, and good for nothing."""
+    name = await begin(store)
+    assert await sequences(store, name) == []
+
+    def break_reader(view: View) -> None:
+        view.delivery._session.connection.pgconn.enter_pipeline_mode()  # type: ignore[attr-defined]
+        raise psycopg.OperationalError
+
+    assert store._session is not None
+    store._session.connection.pgconn.enter_pipeline_mode()
+    assert await append(store, name, entry()) == 1
+    for _ in range(2):  # there are two readers
+        with pytest.raises(StoreUnavailable):
+            await store.read(break_reader)
+    assert await sequences(store, name) == [1]
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])

@@ -53,6 +53,8 @@ RECONNECT_SECONDS: Final = 2.0
 _COUNT_COMMIT: Final = """
 INSERT INTO writers (writer, commits, committed_at) VALUES (%s, %s, now())
 ON CONFLICT (writer) DO UPDATE SET commits = excluded.commits, committed_at = excluded.committed_at"""
+_ENDS: Final = "57P"
+"""What the states begin with by which a server ends a connection, whatever that was about to do."""
 _PAUSES: Final = (0.02, 0.05, 0.1, 0.2, 0.4)
 
 
@@ -221,7 +223,8 @@ class PostgresStore:
         try:
             session.finish(*statements, (_COUNT_COMMIT, (self._name, number)))
         except psycopg.Error as error:
-            if session.is_lost or error.sqlstate is None:  # without a state it is not the server that says no
+            # Without a state it is not the server that says no; with one of these it ends, and says nothing of COMMIT.
+            if session.is_lost or (error.sqlstate or _ENDS)[:3] == _ENDS:
                 session.close()
                 raise _UnknownEndError from error
             raise
@@ -243,12 +246,10 @@ class PostgresStore:
         session = self._session
         if session is None:
             return False
-        with contextlib.suppress(psycopg.Error):
-            session.rollback()
-        if session.is_lost:
-            self._session = None
-            return True
-        return False
+        if session.recover():
+            return False
+        self._session = None
+        return True
 
     # --- connections --------------------------------------------------------------------------
 

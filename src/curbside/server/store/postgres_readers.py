@@ -76,7 +76,7 @@ class PostgresReaders:
 
     def _forget_lost(self) -> bool:
         session: Session | None = getattr(self._local, "session", None)
-        if session is None or not session.is_lost:
+        if session is None or session.recover():
             return False
         self._opened.discard(session)
         self._local.session = self._local.view = None

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
 import psycopg
-from psycopg.pq import TransactionStatus
+from psycopg.pq import PipelineStatus, TransactionStatus
 
 from curbside.errors import CurbsideError, IntegrityError, StorageFull, StoreUnavailable, UsageError
 from curbside.server.store.postgres_arrays import ArrayDumper
@@ -168,6 +168,22 @@ class Session:
         """End the transaction, if there is one, without a trace."""
         if not self.is_lost and self.connection.info.transaction_status != TransactionStatus.IDLE:
             self.script("ROLLBACK")
+
+    def recover(self) -> bool:
+        """Leave a failed transaction; whether the connection is still good. One that cannot be left is given up: the
+        server may have ended it in the middle of an exchange, and nobody has read so far that it is gone."""
+        try:
+            self.rollback()
+        except psycopg.Error:
+            self.close()
+        if not self.is_lost and not self._is_at_rest:
+            self.close()
+        return not self.is_lost
+
+    @property
+    def _is_at_rest(self) -> bool:
+        is_idle = self.connection.info.transaction_status == TransactionStatus.IDLE
+        return is_idle and self.connection.pgconn.pipeline_status == PipelineStatus.OFF
 
     def close(self) -> None:
         """Give the connection up, whatever its state."""
