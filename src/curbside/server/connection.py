@@ -14,7 +14,7 @@ from curbside.ids import ConversationId
 from curbside.policy.access import Subject
 from curbside.server.config import Limits
 from curbside.server.delivery import CatchUp, DeliveryService, Position
-from curbside.server.fanout import Fanout, PublishedEntry
+from curbside.server.fanout import EARLY_SECONDS, Fanout, PublishedEntry
 from curbside.server.flusher import Flusher
 from curbside.server.groups import is_id
 from curbside.server.problems import hide_internal
@@ -42,6 +42,8 @@ ANSWERS_WAITING: Final = 1_024
 SIGNALS_WAITING: Final = 32
 """Typing and presence that a peer has not read; above this the next ones are lost to it."""
 ANSWERS_PER_WRITE: Final = 256
+EARLY_ENTRIES: Final = 512
+"""Entries of a conversation that wait for one before them."""
 ENTRIES_PER_READ: Final = 4 * sizes.ENTRIES_PER_FRAME
 """Entries of one look into the log: its audit events are one write."""
 _encoder: Final = msgspec.msgpack.Encoder()
@@ -62,13 +64,16 @@ class ConnectionParts:
 class _Subscription:
     """sent: the last sequence handed to this connection. known: the last that is known to exist.
 
-    is_behind: the next entries come from the log. own: sequences of its own sends, told as Stored.
+    is_behind: the next entries come from the log. own: sequences of its own sends, told as Stored. early: what this
+    node stored or sent here while another node's entry that comes before it is on its way; None: an own send.
     """
 
     sent: int
     known: int = 0
     is_behind: bool = True
     own: set[int] = field(default_factory=set)
+    early: dict[int, PublishedEntry | None] = field(default_factory=dict)
+    is_timed: bool = False
 
 
 class Connection:
@@ -177,12 +182,8 @@ class Connection:
     def stored(self, item: StoredItem, conversation_id: ConversationId) -> None:
         self._stored.append(item)
         subscription = self._subscriptions.get(conversation_id)
-        if subscription is not None:
-            if not subscription.is_behind and item.sequence == subscription.sent + 1:
-                subscription.sent = item.sequence
-            elif item.sequence > subscription.sent:
-                subscription.own.add(item.sequence)
-                self._fall_behind(conversation_id, subscription, item.sequence)
+        if subscription is not None and item.sequence > subscription.sent:
+            self._take_next(conversation_id, subscription, item.sequence, None)
         self._end_flight()
 
     def refused(self, request: int, error: CurbsideError) -> None:
@@ -202,11 +203,8 @@ class Connection:
         subscription = self._subscriptions.get(entry.conversation_id)
         if subscription is None or entry.sequence <= subscription.sent:
             return
-        if is_live and not subscription.is_behind and entry.sequence == subscription.sent + 1:
-            subscription.sent = entry.sequence
-            self._entries.append(entry)
-            self._entry_bytes += len(entry.encoded)
-            self._plan()
+        if is_live:
+            self._take_next(entry.conversation_id, subscription, entry.sequence, entry)
         else:
             self._fall_behind(entry.conversation_id, subscription, entry.sequence)
 
@@ -256,6 +254,8 @@ class Connection:
 
     def lost(self) -> None:
         """The peer is gone, or does not count any more."""
+        for subscription in self._subscriptions.values():
+            subscription.early.clear()
         if self._task is not None:
             self._task.cancel()
 
@@ -384,6 +384,50 @@ class Connection:
                 await self._drained
                 self._drained = None
 
+    # --- the order of entries -----------------------------------------------------------------
+
+    def _take_next(
+        self, name: ConversationId, subscription: _Subscription, sequence: int, entry: PublishedEntry | None
+    ) -> None:
+        """Hand an entry on if it is the next; else it waits a moment for another node's, or the log is read."""
+        early = subscription.early
+        if not subscription.is_behind and sequence == subscription.sent + 1:
+            self._hand(subscription, entry)
+            while early and subscription.sent + 1 in early:
+                self._hand(subscription, early.pop(subscription.sent + 1))
+            return
+        if entry is None:
+            subscription.own.add(sequence)
+        if subscription.is_behind or len(early) >= EARLY_ENTRIES or not self._parts.fanout.neighbours.is_heard:
+            self._fall_behind(name, subscription, sequence)
+            return
+        early[sequence] = entry
+        self._give_time(name, subscription)
+
+    def _hand(self, subscription: _Subscription, entry: PublishedEntry | None) -> None:
+        subscription.sent += 1
+        if entry is None:
+            subscription.own.discard(subscription.sent)
+            return
+        self._entries.append(entry)
+        self._entry_bytes += len(entry.encoded)
+        self._plan()
+
+    def _give_time(self, name: ConversationId, subscription: _Subscription) -> None:
+        if not subscription.is_timed:
+            subscription.is_timed = True
+            loop = asyncio.get_running_loop()
+            loop.call_later(EARLY_SECONDS, self._end_time, name, subscription, subscription.sent)
+
+    def _end_time(self, name: ConversationId, subscription: _Subscription, sent: int) -> None:
+        subscription.is_timed = False
+        if not subscription.early or self._subscriptions.get(name) is not subscription:
+            return
+        if subscription.sent > sent:  # it goes on
+            self._give_time(name, subscription)
+        else:
+            self._fall_behind(name, subscription, max(subscription.early))
+
     # --- bookkeeping --------------------------------------------------------------------------
 
     def _plan(self) -> None:
@@ -414,7 +458,8 @@ class Connection:
                 self._socket.release(Hold.ROOM)
 
     def _fall_behind(self, name: ConversationId, subscription: _Subscription, known: int) -> None:
-        subscription.known = max(subscription.known, known)
+        subscription.known = max(subscription.known, known, *subscription.early)
+        subscription.early.clear()
         subscription.is_behind = True
         self._behind[name] = None
         self._plan()

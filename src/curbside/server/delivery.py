@@ -259,7 +259,7 @@ class DeliveryService:
 
         Conversations that were not reached because of the limit are left out of `reached`.
         """
-
+        self._metrics.log_reads.inc()
         asked = positions[:CONVERSATIONS_PER_READ]
         ahead = await self._restored.find_ahead(subject.device_id, {each.conversation_id: each.after for each in asked})
         asked = [each for each in asked if each.conversation_id not in ahead]

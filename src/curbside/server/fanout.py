@@ -18,6 +18,9 @@ from curbside.policy.access import Subject
 from curbside.server.store.records import EntryRecord
 from curbside.wire.frames import Entry
 
+EARLY_SECONDS: Final = 0.25
+"""How long an entry waits for one before it, which another node stored, before the log is read."""
+
 
 class Listener(Protocol):
     """A connection, as delivery sees it. No method blocks."""
@@ -101,6 +104,11 @@ def encode_entry(record: EntryRecord) -> bytes:
 class Neighbours(Protocol):
     """The other nodes, as fan-out sees them. No method blocks; what cannot be told is found out in the store."""
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether an entry that is missing may be on its way from one of them."""
+        ...
+
     def follow(self, conversation_id: ConversationId) -> None:
         """Somebody here hears of the conversation: tell us what others add to it."""
         ...
@@ -122,6 +130,8 @@ class Neighbours(Protocol):
 
 class NoNeighbours:
     """One process serves everybody."""
+
+    is_heard: Final = False
 
     def follow(self, conversation_id: ConversationId) -> None: ...
 

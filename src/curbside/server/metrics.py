@@ -51,6 +51,7 @@ class Metrics:
             )
         )
         self.delivered = Counter("curbside_entries_delivered", "Log entries handed to connections.", registry=own)
+        self.log_reads = Counter("curbside_log_reads", "Looks of connections into the log.", registry=own)
         self.batch = Histogram("curbside_send_batch", "Sends in one write.", registry=own, buckets=_SIZES)
         self.write_seconds = Histogram(
             "curbside_send_write_seconds", "From a batch's hand-over to its durability.", registry=own, buckets=_SECONDS

@@ -3,8 +3,11 @@
 [Note: what is believed] Nothing that comes over the bus gives a right or is the last word. Entries are handed on to
 connections only that stand right before them and whose device is a member in this node's own view of the group, and
 only after the audit events of the delivery are durable here, as for a local delivery. Everything else is a hint:
-somebody is told to look into the log, into the queue, into the sessions. A gap, whatever its reason, sends connections
-to the log.
+somebody is told to look into the log, into the queue, into the sessions.
+
+[Note: gaps] Several nodes add to one log, so entries overtake one another on their way here. What comes early waits
+EARLY_SECONDS for what comes before it: entries of this node in each connection, entries of others here. A gap that
+stays, whatever its reason, sends connections to the log.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ from curbside.server.bus import (
     build_entries_added,
 )
 from curbside.server.delivery import DeliveryService, Handed
-from curbside.server.fanout import Fanout, Listener, PublishedEntry
+from curbside.server.fanout import EARLY_SECONDS, Fanout, Listener, PublishedEntry
 from curbside.server.groups import GroupCache
 from curbside.server.logs import LogEvent, find_code, find_place
 from curbside.server.metrics import Metrics
@@ -44,6 +47,8 @@ SILENT_SECONDS: Final = 3.5
 """A node that has not said hello for so long is missed: the bus may be broken for it, so the store is asked often."""
 MISSED_SECONDS: Final = 120.0
 """After so long it is taken for gone."""
+TICK_SECONDS: Final = 0.05
+"""When time is up, it is up by so much."""
 ARRIVED_BYTES: Final = 16 * 1024 * 1024
 """Entries that wait for their audit events; above this they are read from the log."""
 
@@ -62,6 +67,14 @@ class NodesParts:
     log: FilteringBoundLogger
 
 
+@dataclass(frozen=True, slots=True)
+class _Early:
+    """That entries wait here: what is missing follows `reached`, and nothing came since then."""
+
+    reached: int
+    since: float
+
+
 class Nodes:
     """Implements Neighbours for fan-out and BusEars for the bus."""
 
@@ -71,6 +84,7 @@ class Nodes:
         self._heard_at: dict[str, float] = {}
         self._arrived: dict[ConversationId, dict[int, bytes]] = {}
         self._arrived_bytes = 0
+        self._early: dict[ConversationId, _Early] = {}
         self._filled = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -114,6 +128,10 @@ class Nodes:
 
     # --- Neighbours ---------------------------------------------------------------------------
 
+    @property
+    def is_heard(self) -> bool:
+        return bool(self._heard_at) and not self.is_degraded
+
     def follow(self, conversation_id: ConversationId) -> None:
         self._parts.bus.follow(conversation_id)
 
@@ -122,6 +140,8 @@ class Nodes:
 
     def tell_entry(self, entry: PublishedEntry) -> None:
         self._parts.bus.publish(build_entries_added(entry))
+        if entry.conversation_id in self._early:  # it may be what others waited for
+            self._filled.set()
 
     def tell_queue(self, device_id: DeviceId) -> None:
         self._parts.bus.publish(QueueFilled(device_id))
@@ -188,26 +208,23 @@ class Nodes:
 
     async def _hand_on_all(self, arrived: dict[ConversationId, dict[int, bytes]]) -> None:
         """Record who gets what, then hand it on; when it cannot be recorded, the log is read once it can."""
-        takers: dict[ConversationId, dict[Listener, tuple[int, int]]] = {}
+        takers: dict[ConversationId, dict[Listener, range]] = {}
         handed: list[Handed] = []
         for name, entries in arrived.items():
             found = await self._list_takers(name, entries)
             takers[name] = found
-            handed += [Handed(listener.subject, name, first, last) for listener, (first, last) in found.items()]
+            handed += [Handed(listener.subject, name, part[0], part[-1]) for listener, part in found.items() if part]
         try:
             await self._parts.delivery.record_handed(handed)
         except CurbsideError:
             self._note_all(arrived)
             return
         for name, entries in arrived.items():
-            for sequence in sorted(entries):
-                entry = PublishedEntry(name, sequence, entries[sequence])
-                self._parts.fanout.offer(entry, frozenset(takers[name]))
-            for _, last in takers[name].values():
-                self._parts.fanout.confirm(name, last)
+            self._offer(name, entries, takers[name])
 
-    async def _list_takers(self, name: ConversationId, entries: dict[int, bytes]) -> dict[Listener, tuple[int, int]]:
-        """Who stands right before one of these entries and may have them: first and last that each gets."""
+    async def _list_takers(self, name: ConversationId, entries: dict[int, bytes]) -> dict[Listener, range]:
+        """Who may have these entries and has those before them: what each gets, nothing as long as something is missing
+        before it."""
         audience = [each for each in self._parts.fanout.list_audience(name) if each.is_live(name)]
         if not audience:
             return {}
@@ -215,19 +232,61 @@ class Nodes:
             view = await self._parts.cache.get_view(name)
         except CurbsideError:
             return {}
-        found: dict[Listener, tuple[int, int]] = {}
+        found: dict[Listener, range] = {}
         for listener in audience:
             sent = listener.find_sent(name)
-            if sent is None or sent + 1 not in entries or listener.subject.device_id not in view.leaves:
+            if sent is None or listener.subject.device_id not in view.leaves:
                 continue
-            last = sent + 1
+            last = sent
             while last + 1 in entries:
                 last += 1
-            found[listener] = (sent + 1, last)
+            found[listener] = range(sent + 1, last + 1)
         return found
+
+    def _offer(self, name: ConversationId, entries: dict[int, bytes], takers: dict[Listener, range]) -> None:
+        """Hand on, and keep what is early for somebody."""
+        published = [PublishedEntry(name, sequence, entries[sequence]) for sequence in sorted(entries)]
+        stands: list[int] = []
+        for listener in self._parts.fanout.list_audience(name):
+            part = takers.get(listener)
+            if part is None:
+                for entry in published:
+                    listener.offer(entry, is_live=False)
+                continue
+            for entry in published:
+                if entry.sequence in part:
+                    listener.offer(entry, is_live=True)
+            if part:
+                self._parts.fanout.confirm(name, part[-1])
+            if listener.is_live(name):
+                stands.append(listener.find_sent(name) or 0)
+        reached = min(stands, default=max(entries))
+        self._keep(name, reached, {sequence: encoded for sequence, encoded in entries.items() if sequence > reached})
+        if any(stand + 1 in entries for stand in stands):  # our own entries have filled a gap meanwhile
+            self._filled.set()
+
+    def _keep(self, name: ConversationId, reached: int, early: dict[int, bytes]) -> None:
+        """Wait for what is missing, anew whenever some of it came; then give up."""
+        if not early:
+            self._early.pop(name, None)
+            return
+        now, before = time.monotonic(), self._early.get(name)
+        if before is None or reached > before.reached:
+            self._early[name] = _Early(reached, now)
+            asyncio.get_running_loop().call_later(EARLY_SECONDS + TICK_SECONDS, self._filled.set)
+        elif now - before.since >= EARLY_SECONDS or not self.is_heard:
+            del self._early[name]
+            self._parts.fanout.note(name, max(early))
+            return
+        waiting = self._arrived.setdefault(name, {})
+        for sequence, encoded in early.items():
+            if sequence not in waiting:
+                self._arrived_bytes += len(encoded)
+                waiting[sequence] = encoded
 
     def _note_all(self, arrived: dict[ConversationId, dict[int, bytes]]) -> None:
         for name, entries in arrived.items():
+            self._early.pop(name, None)
             self._parts.fanout.note(name, max(entries))
 
     # --- hellos -------------------------------------------------------------------------------
