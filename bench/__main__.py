@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from bench import budgets, client, cost, crash, delivery, growth, idle, mls, restore
+from bench import budgets, client, cost, crash, delivery, growth, idle, mls, restore, watch
 from bench.figures import Figure, draw_table, write_json
 from bench.plan import Plan
 from bench.process import load_pinned
@@ -27,6 +27,7 @@ WORKS: dict[str, Work] = {
     "idle": idle.measure_idle,
     "crash": crash.measure_crash,
     "cost": cost.measure_cost,
+    "watch": watch.measure_watch,
     "restore": restore.measure_restore,
     "growth": growth.measure_growth,
 }

@@ -31,7 +31,8 @@ class Assumptions:
     conversations_per_hour: that become active in an hour, on average. messages: in each, mean (log-normal, sigma 1.2).
     members: devices in each, mean. reports: delivery and read reports for each message, which are messages too.
     peak: the busiest minute by the average one. connected: part of the devices at the peak. years: that messages are
-    kept. followed: conversations of a device. streams: of a node, at most (limits.streams).
+    kept. followed: conversations of a device. streams: of a node, at most (limits.streams). round_seconds: between two
+    looks of a node at all that its devices follow (bus.sweep_seconds).
     """
 
     devices: int = 10_000_000
@@ -44,6 +45,7 @@ class Assumptions:
     years: float = 1.0
     followed: int = 40
     streams: int = 20_000
+    round_seconds: float = 3.0
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,10 @@ class Costs:
     """Measured, of the PostgreSQL and the two-node backends. us: microseconds of one core.
 
     lone_ms: from send to delivered at a light load, one node. full_per_second: messages of one node and its database on
-    one core. nodes_us, database_us, bus_us: processor time of a message at full
-    load. light_database_us: at a light load, where little shares a transaction. delivery_us: of one more
-    receiver. wal, kept: bytes of a message. news, news_bytes: on the bus. idle_kib: of a connection. connects: proved
-    in a second by one core.
+    one core. nodes_us, database_us, bus_us: processor time of a message at full load. light_database_us: at a light
+    load, where little shares a transaction. delivery_us: of one more receiver. look_us: the database's, for one
+    conversation that a node's round compares. wal, kept: bytes of a message. news, news_bytes: on the bus. idle_kib: of
+    a connection. connects: proved in a second by one core.
     """
 
     lone_ms: float
@@ -64,6 +66,7 @@ class Costs:
     light_database_us: float
     bus_us: float
     delivery_us: float
+    look_us: float
     wal: float
     kept: float
     news: float
@@ -93,6 +96,7 @@ def read_costs(figures: Sequence[Mapping[str, Any]]) -> Costs:
         light_database_us=ending("cost", "cluster", light + "processor time of the database"),
         bus_us=ending("cost", "cluster", full + "processor time of the bus"),
         delivery_us=ending("group", "embedded", "k=4: processor time of the server") / (members - 1),
+        look_us=ending("watch", "postgres", "processor time of the database"),
         wal=ending("cost", "cluster", full + "write-ahead log"),
         kept=ending("cost", "cluster", full + "kept"),
         news=ending("cost", "cluster", full + "news on the bus"),
@@ -108,7 +112,8 @@ def read_costs(figures: Sequence[Mapping[str, Any]]) -> Costs:
 @dataclass(frozen=True)
 class Demand:
     """What is asked at the peak, and kept. nodes: for the streams alone. subscriptions: on the bus, if no two devices
-    of a node share a conversation. hellos: heard by all nodes in a second. transactions: one for each message at most.
+    of a node share a conversation. looks: conversations compared with the database in a second, likewise. hellos: heard
+    by all nodes in a second. transactions: one for each message at most.
     """
 
     messages: float
@@ -116,6 +121,8 @@ class Demand:
     connections: float
     nodes: int
     subscriptions: float
+    looks: float
+    look_cores: float
     hellos: float
     memory_gib: float
     node_cores: float
@@ -137,12 +144,15 @@ def compute_demand(costs: Costs, load: Assumptions) -> Demand:
     deliveries = messages * (load.members - 1) * load.connected
     connections = load.devices * load.connected
     nodes = math.ceil(connections / load.streams)
+    looks = connections * load.followed / load.round_seconds
     return Demand(
         messages=messages,
         deliveries=deliveries,
         connections=connections,
         nodes=nodes,
         subscriptions=connections * load.followed,
+        looks=looks,
+        look_cores=looks * costs.look_us / 1e6,
         hellos=nodes * (nodes - 1.0),
         memory_gib=connections * costs.idle_kib / 2**20,
         node_cores=(messages * costs.nodes_us + deliveries * costs.delivery_us) / 1e6,
@@ -266,6 +276,7 @@ def _list_inputs(costs: Costs, load: Assumptions) -> Iterator[str]:
         ("PostgreSQL, µs a message at 100/s", costs.light_database_us),
         ("NATS, µs a message", costs.bus_us),
         ("node, µs for each further receiver", costs.delivery_us),
+        ("PostgreSQL, µs a conversation looked at", costs.look_us),
         ("write-ahead log, bytes a message", costs.wal),
         ("kept, bytes a message", costs.kept),
         ("news on the bus a message", costs.news),
@@ -283,6 +294,7 @@ def _list_inputs(costs: Costs, load: Assumptions) -> Iterator[str]:
         ("years kept", load.years),
         ("conversations of a device", load.followed),
         ("streams of a node", load.streams),
+        ("seconds between two looks at everything", load.round_seconds),
     )
     for at, (what, value) in enumerate(measured):
         other = assumed[at] if at < len(assumed) else ("", None)
@@ -303,6 +315,8 @@ def _list_demand(costs: Costs, load: Assumptions) -> Iterator[str]:
         ("PostgreSQL's cores busy, if transactions are full", found.database_cores, ""),
         ("PostgreSQL's cores busy, if each message is alone", found.light_database_cores, ""),
         ("transactions with an fsync, nodes never waiting for more", found.transactions, "/s"),
+        ("conversations that nodes look at", found.looks, "/s"),
+        ("PostgreSQL's cores busy with these looks", found.look_cores, ""),
         ("NATS's cores busy", found.bus_cores, ""),
         ("write-ahead log", found.wal_mb, "MB/s"),
         ("news on the bus", found.news, "/s"),

@@ -35,7 +35,8 @@ async def run_trial(server: ServingProcess, disturb: Disturb, allowed: frozenset
         assert await load.finish(running) == [], f"in the end, seed {SEED}"
         assert load.ledger.missing() == []
         assert len(load.ledger.told) > KILLS * BETWEEN
-        assert {r.code for sender in load.senders for r in sender.refusals} <= allowed
+        others = {f"{r.code}: {r.detail}" for sender in load.senders for r in sender.refusals if r.code not in allowed}
+        assert not others
     finally:
         await load.close(running)
     assert server.stop() == 0

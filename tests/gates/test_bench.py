@@ -22,7 +22,7 @@ def run_bench(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     ("backend", "works"),
     [
         ("embedded", {"mls", "client", "sends", "group", "steady", "catch-up", "idle", "crash", "cost", "growth"}),
-        ("postgres", {"sends", "restore"}),
+        ("postgres", {"sends", "restore", "watch"}),
         ("cluster", {"group", "crash", "cost"}),
     ],
 )
