@@ -134,11 +134,12 @@ async def test_kills_while_the_disk_is_full(tmp_path: Path, roomy_disk: Path | N
 
     server.start()
     try:
-        load = await run_trial(server, kill, frozenset({"storage_full"}))
+        load = await run_trial(server, kill, frozenset({"storage_full", "store_unavailable"}))
     finally:
         server.close()
     assert server.kills == KILLS
-    assert any(sender.refusals for sender in load.senders), "it was full now and then"
+    refused = {r.code for sender in load.senders for r in sender.refusals}
+    assert "storage_full" in refused, "it was full now and then; the engine does not always know why it failed"
 
 
 async def test_a_database_that_another_process_holds(tmp_path: Path) -> None:

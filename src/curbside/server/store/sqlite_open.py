@@ -67,6 +67,8 @@ def map_engine_error(error: apsw.Error) -> CurbsideError:
     match error:
         case apsw.FullError():
             return StorageFull()
+        case apsw.IOError() if getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE:
+            return StorageFull()
         case apsw.CorruptError() | apsw.NotADBError():
             return IntegrityError("the database is damaged")
         case apsw.ConstraintError() | apsw.SQLError() | apsw.MismatchError() | apsw.RangeError() | apsw.MisuseError():
