@@ -15,7 +15,7 @@ from serving_process import ServingProcess
 
 from curbside.client.device import Device
 
-KILLS = int(os.environ.get("CHAOS_KILLS", "5"))
+KILLS = int(os.environ.get("CHAOS_KILLS", "3"))
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
 SCRIPT = Path(__file__).with_name("sending_device.py")
 PASSPHRASE = "violet kettle marching 47 otters"

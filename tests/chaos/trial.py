@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from load import Load
 from serving_process import ServingProcess
 
-KILLS = int(os.environ.get("CHAOS_KILLS", "5"))
+KILLS = int(os.environ.get("CHAOS_KILLS", "3"))
 """How often something goes wrong in each trial; `make chaos` asks for more."""
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
 """At which moments."""

@@ -43,6 +43,12 @@ def test_works_run_and_are_in_table_and_file(root: Path, tmp_path: Path, backend
     assert compared == (works - {"mls", "crash", "cost", "growth"} if "relay" in backends else set())
 
 
+def test_the_tables_of_scale_are_those_of_the_figures(root: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "bench.scale"], cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in (root / "docs/scale.md").read_text("utf-8")
+
+
 def test_help_has_examples_and_every_work(root: Path) -> None:
     shown = run_bench(root, "--help").stdout
     for expected in ("examples:", "python -m bench client --json", "catch-up", "idle"):
