@@ -12,6 +12,7 @@ from pathlib import Path
 from bench.figures import Figure
 from bench.plan import Plan, sizes_of
 from bench.target import EMBEDDED, RELAY, Target, open_target
+from bench.wire import RawStream
 
 SETTLE_SECONDS = 2.0
 AT_ONCE = 50
@@ -19,11 +20,12 @@ AT_ONCE = 50
 
 @dataclass
 class _Weights:
-    """starts: seconds. empty: MiB. each: KiB. rates: connections a second."""
+    """starts: seconds. empty: MiB. each: KiB. growth: of the second half by the first. rates: connections a second."""
 
     starts: list[float] = field(default_factory=list)
     empty: list[float] = field(default_factory=list)
     each: list[float] = field(default_factory=list)
+    growth: list[float] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
 
 
@@ -43,6 +45,7 @@ async def measure_idle(plan: Plan) -> list[Figure]:
         ("from start to the first answer", "s", "starts", 1.0),
         ("memory at start", "MiB", "empty", None),
         ("memory of each idle connection", "KiB", "each", 30.0),
+        ("the same, of the later half by the earlier", "times", "growth", None),
         ("streams opened and proved", "/s", "rates", None),
     ):
         reference = getattr(found[RELAY], kind) if RELAY in found else ()
@@ -61,15 +64,24 @@ async def _measure(target: Target, runs: int, count: int) -> _Weights:
         found.starts.append(target.start())
         found.empty.append(target.memory_kib() / 1024)
     await (await target.connect(0)).close()  # what the first connection of all costs is no other's
-    before, streams = target.memory_kib(), []
-    began = time.perf_counter()
-    for at in range(0, count, AT_ONCE):
-        streams += await asyncio.gather(*(target.connect(place) for place in range(at, min(count, at + AT_ONCE))))
-    found.rates.append(count / (time.perf_counter() - began))
-    for stream in streams:
-        await stream.sync({})
-    await asyncio.sleep(SETTLE_SECONDS if count > AT_ONCE else 0)
-    found.each.append((target.memory_kib() - before) / count)
+    weights, streams = [target.memory_kib()], list[RawStream]()
+    seconds = 0.0
+    for part in (range(count // 2), range(count // 2, count)):
+        began = time.perf_counter()
+        fresh: list[RawStream] = []
+        for at in range(part.start, part.stop, AT_ONCE):
+            places = range(at, min(part.stop, at + AT_ONCE))
+            fresh += await asyncio.gather(*(target.connect(place) for place in places))
+        seconds += time.perf_counter() - began
+        for stream in fresh:
+            await stream.sync({})
+        streams += fresh
+        await asyncio.sleep(SETTLE_SECONDS if count > AT_ONCE else 0)
+        weights.append(target.memory_kib())
+    found.rates.append(count / seconds)
+    found.each.append((weights[2] - weights[0]) / count)
+    earlier, later = weights[1] - weights[0], weights[2] - weights[1]
+    found.growth.append(max(0.0, later / earlier) if earlier > 0 else 0.0)
     for stream in streams:
         await stream.close()
     return found

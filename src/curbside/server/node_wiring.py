@@ -8,7 +8,6 @@ from structlog.typing import FilteringBoundLogger
 
 from curbside.clock import Clock
 from curbside.server.bus import Bus, NoBus
-from curbside.server.bus_nats import NatsBus, NatsParts
 from curbside.server.bus_sealing import BusSealer
 from curbside.server.config import Config
 from curbside.server.database_key import load_database_key
@@ -29,6 +28,8 @@ def build_bus(config: Config, metrics: Metrics, log: FilteringBoundLogger) -> Bu
     settings = config.bus.build_nats()
     if settings is None:
         return NoBus(is_alone=not config.bus.is_shared)
+    from curbside.server.bus_nats import NatsBus, NatsParts  # a tenth of the start of a server that needs none
+
     return NatsBus(NatsParts(settings, BusSealer(load_database_key(config.database_key)), metrics, log))
 
 
