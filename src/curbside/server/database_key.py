@@ -15,8 +15,6 @@ from curbside.crypto.random import random_bytes
 from curbside.crypto.secret import SecretBytes
 from curbside.errors import ConfigError, StoreUnavailable
 from curbside.server.config import Config, KeyCommand, KeyFile, KeyGiven, KeySource, parse_key
-from curbside.server.store.postgres_open import PostgresSettings
-from curbside.server.store.postgres_sealing import fits_key, rotate_sealing_key
 from curbside.server.store.sqlite_open import KEY_BYTES, open_connection, rotate_key
 
 COMMAND_SECONDS: Final = 30
@@ -92,6 +90,10 @@ def _finish_rotation(config: Config, path: Path, fresh: Path) -> None:
 
 def _rotate(config: Config, old: SecretBytes, new: SecretBytes) -> None:
     if config.database_url is not None:
+        # Here and below: the embedded server starts without PostgreSQL's library.
+        from curbside.server.store.postgres_open import PostgresSettings
+        from curbside.server.store.postgres_sealing import rotate_sealing_key
+
         rotate_sealing_key(PostgresSettings(config.database_url, is_alone=True), old, new)
     else:
         rotate_key(config.database_path, old, new)
@@ -99,6 +101,9 @@ def _rotate(config: Config, old: SecretBytes, new: SecretBytes) -> None:
 
 def _fits(config: Config, key: SecretBytes) -> bool:
     if config.database_url is not None:
+        from curbside.server.store.postgres_open import PostgresSettings
+        from curbside.server.store.postgres_sealing import fits_key
+
         return fits_key(PostgresSettings(config.database_url), key)
     try:
         open_connection(str(config.database_path), key).close()
