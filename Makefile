@@ -32,6 +32,7 @@ fmt: setup-test ## format the Python code and sort its imports
 	@$(BIN)/ruff format src tests tools bench
 
 bench: setup-test ## measure against the budgets (bench/)
+	@$(BIN)/python -m compileall -q src
 	@$(BIN)/python -m bench $(ARGS)
 
 setup: $(STAMPS)/run ## make .venv and install what running needs
