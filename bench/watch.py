@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from bench.database import Database
@@ -15,7 +16,7 @@ from bench.target import POSTGRES
 from curbside.crypto.random import random_bytes
 from curbside.crypto.secret import SecretBytes
 from curbside.ids import ConversationId, encode_id
-from curbside.server.store.ports import Change, Store
+from curbside.server.store.ports import Change, Store, View
 from curbside.server.store.postgres import open_postgres_store
 from curbside.server.store.postgres_open import PostgresSettings
 from curbside.server.store.records import ConversationRecord
@@ -57,13 +58,12 @@ async def _measure(store: Store, database: Database, amount: _Amount) -> list[Fi
     names = [ConversationId(encode_id(random_bytes(16))) for _ in range(amount.conversations)]
     parts = [names[start : start + ASKED_AT_ONCE] for start in range(0, len(names), ASKED_AT_ONCE)]
     for part in parts:
-        await store.write(lambda tx, part=part: _create(tx, part))  # type: ignore[misc]
+        await store.write(partial(_create, part))
     theirs, ours = list[float](), list[float]()
     for _ in range(amount.rounds):
         before, began = cpu_seconds(database.list_pids()), _own_seconds()
         for part in parts:
-            found = await store.read(lambda view, part=part: view.watch.find_conversations(part))  # type: ignore[misc]
-            assert len(found) == len(part)
+            assert await store.read(partial(_look, part)) == len(part)
         theirs.append(1e6 * (cpu_seconds(database.list_pids()) - before) / len(names))
         ours.append(1e6 * (_own_seconds() - began) / len(names))
     return [
@@ -72,9 +72,13 @@ async def _measure(store: Store, database: Database, amount: _Amount) -> list[Fi
     ]
 
 
-def _create(tx: Change, names: Sequence[ConversationId]) -> None:
+def _create(names: Sequence[ConversationId], tx: Change) -> None:
     for name in names:
         tx.delivery.create_conversation(ConversationRecord(name, 0, 0, 1), GROUP_STATE)
+
+
+def _look(names: Sequence[ConversationId], view: View) -> int:
+    return len(view.watch.find_conversations(names))
 
 
 def _own_seconds() -> float:

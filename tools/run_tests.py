@@ -20,12 +20,16 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 PYTHON_FOLDERS = [name for name in ("src", "tests", "tools", "bench") if (ROOT / name).is_dir()]
-WORKERS = 2
+WORKERS = 3
+"""One more than the cores of a small machine: tests also wait, for servers to start and for others to notice."""
+BESIDE = 2
+"""Suites without workers of their own that run side by side."""
 SEED = int(os.environ.get("TEST_SEED", "1"))
 """Of the tests' order: what fails once fails again; another seed finds what leans on the order."""
 
@@ -51,7 +55,8 @@ class Gate:
 
 @dataclass(frozen=True)
 class Suite:
-    """One folder below tests/. `parallel` is False where tests share a browser, ports or a load generator."""
+    """One folder below tests/. `parallel` is False where its tests share a browser, ports or a load generator; such
+    suites run side by side."""
 
     name: str
     parallel: bool = True
@@ -78,9 +83,9 @@ SUITES = [
     Suite("contracts"),
     Suite("sim"),
     Suite("security"),
+    Suite("e2e", parallel=False),
     Suite("deploy", parallel=False),
     Suite("interop", parallel=False),
-    Suite("e2e", parallel=False),
 ]
 
 
@@ -97,8 +102,8 @@ def run_gate(gate: Gate) -> Outcome:
     return Outcome(gate.name, int(status == 0), int(status != 0), 0, time.monotonic() - start, output)
 
 
-def run_suite(suite: Suite) -> Outcome:
-    """Runs one folder of tests with its output shown as it comes; counts are read from pytest's own report."""
+def run_suite(suite: Suite, is_shown: bool = True) -> Outcome:
+    """Runs one folder of tests, with its output shown as it comes or kept; counts are read from pytest's own report."""
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
@@ -106,14 +111,27 @@ def run_suite(suite: Suite) -> Outcome:
         command += [f"--randomly-seed={SEED}"]
         if suite.parallel:
             command += ["-n", str(WORKERS)]
-        status = subprocess.run(command, cwd=ROOT, check=False).returncode
+        if is_shown:
+            status, output = subprocess.run(command, cwd=ROOT, check=False).returncode, ""
+        else:
+            status, output = run_command(command)
         passed, failed, skipped = read_counts(report)
     if status != 0 and failed == 0:
         failed = 1
     if passed == 0 and failed == 0:
         print(f"{suite.name}: no test ran")
         failed = 1
-    return Outcome(suite.name, passed, failed, skipped, time.monotonic() - start)
+    return Outcome(suite.name, passed, failed, skipped, time.monotonic() - start, output)
+
+
+def run_beside(suites: list[Suite]) -> list[Outcome]:
+    """Runs suites without workers of their own side by side; what each of several printed is shown when it ends."""
+    outcomes = []
+    with ThreadPoolExecutor(BESIDE) as pool:
+        for outcome in pool.map(partial(run_suite, is_shown=len(suites) == 1), suites):
+            print(f"\n=== {outcome.name}\n{outcome.output}", end="", flush=True)
+            outcomes.append(outcome)
+    return outcomes
 
 
 def read_counts(report: Path) -> tuple[int, int, int]:
@@ -171,9 +189,9 @@ def run_gates(only_check: bool, named: list[str]) -> list[Outcome]:
 
 def run_all(only_check: bool, named: list[str]) -> list[Outcome]:
     outcomes = run_gates(only_check, named)
+    suites = suites_to_run(only_check, named)
     steps: list[tuple[str, Callable[[], Outcome]]] = [
-        (suite.name, lambda suite=suite: run_suite(suite))  # type: ignore[misc]
-        for suite in suites_to_run(only_check, named)
+        (suite.name, partial(run_suite, suite)) for suite in suites if suite.parallel
     ]
     if (not named and not only_check) or "web" in named:
         after = next((i + 1 for i, (name, _) in enumerate(steps) if name == "vectors"), len(steps))
@@ -181,7 +199,7 @@ def run_all(only_check: bool, named: list[str]) -> list[Outcome]:
     for name, step in steps:
         print(f"\n=== {name}", flush=True)
         outcomes.append(step())
-    return outcomes
+    return outcomes + run_beside([suite for suite in suites if not suite.parallel])
 
 
 def main(arguments: list[str]) -> int:

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 import yaml
-from fronts import Certificate, find_program, replace_all
+from fronts import find_program, replace_all
 from postgres import postgres_server
+from self_signed import Certificate
 
 from curbside.server.config import KeyCommand, load_config
 

@@ -13,9 +13,10 @@ import httpx
 import msgspec
 import pytest
 import websockets
-from fronts import Certificate, Front, FrontPlan, run_caddy, run_nginx
+from fronts import Front, FrontPlan, run_caddy, run_nginx
 from PIL import Image
 from running import GENEROUS, Running, free_port
+from self_signed import Certificate
 from ward import eventually
 
 from curbside.cli.invite import create_invite, upload_invites

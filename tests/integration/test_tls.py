@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import ssl
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from raw_socket import RawSocket, make_frame
 from running import Running, free_port
+from self_signed import make_certificate
 
 from curbside.cli.invite import create_invite, upload_invites
 from curbside.client.device import Device
@@ -28,27 +23,8 @@ PASSPHRASE = "violet kettle marching 47 otters"
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Tls:
-    """A certificate for this machine, signed by itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(names, critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem, private = tmp_path / "tls.pem", tmp_path / "tls.key"
-    pem.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    plain = serialization.NoEncryption()
-    private.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
-    return Tls(certificate=pem, key=private)
+    made = make_certificate(tmp_path)
+    return Tls(certificate=made.chain, key=made.key)
 
 
 async def test_devices_talk_over_tls(tmp_path: Path, certificate: Tls) -> None:

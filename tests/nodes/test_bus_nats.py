@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
-import ipaddress
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from nats_accounts import write_accounts
 from nats_server import NatsServer, nats_server
+from self_signed import make_certificate
 
 from curbside.crypto.random import random_bytes
 from curbside.crypto.secret import SecretBytes
@@ -168,33 +162,9 @@ async def test_a_node_that_cannot_log_in_is_never_up(tmp_path: Path) -> None:
             await stranger.close()
 
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> tuple[Path, Path]:
-    """Of this machine, signed by itself: certificate and key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "bus")])
-    now = datetime.datetime.now(datetime.UTC)
-    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(names, critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem, private = tmp_path / "bus.pem", tmp_path / "bus.key"
-    pem.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    plain = serialization.NoEncryption()
-    private.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
-    return pem, private
-
-
-async def test_tls_is_verified_and_never_left_out(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
-    pem, key = certificate
+async def test_tls_is_verified_and_never_left_out(tmp_path: Path) -> None:
+    made = make_certificate(tmp_path)
+    pem, key = made.chain, made.key
     with nats_server(tmp_path / "tls", "--tls", "--tlscert", str(pem), "--tlskey", str(key)) as server:
         address = server.address.replace("nats://", "tls://")
         async with (

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from self_signed import Certificate
+
 START_SECONDS = 30.0
 _MAIN = """
 daemon off;
@@ -29,14 +31,6 @@ http {{
     include {folder}/curbside.conf;
 }}
 """
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """PEM files."""
-
-    chain: Path
-    key: Path
 
 
 @dataclass(frozen=True)
